@@ -1,0 +1,65 @@
+"""Exact integer arithmetic that the accelerator and its golden model share.
+
+Everything here is on integers; floating point is used only as a fast way to compute integers that
+it holds exactly, and only after the bound that makes it exact has been checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.config import RESULT_BITS
+
+Int64 = NDArray[np.int64]
+
+GUARD_BITS = RESULT_BITS + 2
+"""Width to which a scaled dot product saturates before the layer bias is added. Two bits more than
+a result: a value beyond them saturates the result whatever the bias."""
+
+EXACT_FLOAT64 = 1 << 53
+"""Integers up to this magnitude are exact in float64."""
+
+
+def saturate(value: Int64, bits: int) -> Int64:
+    """Clamp to the two's-complement range of ``bits`` bits (at most 63)."""
+    bound = np.int64(1) << np.int64(bits - 1)
+    return np.clip(value, -bound, bound - 1)
+
+
+def shift_round_half_even(value: Int64, right: Int64 | int) -> Int64:
+    """``value * 2**-right`` rounded to the nearest integer, ties to the even one.
+
+    ``right`` is at least 0 and broadcasts; from 63 on the result is 0. Rounding is round-half-even
+    as in IEEE 754, on two's complement.
+    """
+    shift = np.minimum(np.asarray(right, np.int64), 63)
+    floor = value >> shift
+    one = np.int64(1)
+    rest = value - (floor << shift)
+    # From 63 on, no int64 reaches half a unit but the most negative, a tie, which goes to 0.
+    half = np.where(shift > 0, one << np.clip(shift - 1, 0, 62), np.int64(0))
+    up = (shift > 0) & ((rest > half) | ((rest == half) & ((floor & 1) == 1)))
+    rounded = floor + up
+    return np.where(shift >= 63, np.int64(0), rounded)
+
+
+def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
+    """``clamp32(round_half_even(dot * 2**scale) + bias)``.
+
+    Parameters
+    ----------
+    dot: exact dot products, |dot| < 2**62
+    scale: exponent, any sign; broadcasts
+    bias: int32 values in units of the result; broadcasts
+    """
+    exponent = np.asarray(scale, np.int64)
+    small = saturate(shift_round_half_even(dot, np.maximum(-exponent, 0)), GUARD_BITS)
+    # small << 28 stays inside int64; whatever is not zero has left the range after GUARD_BITS more.
+    left = np.clip(exponent, 0, GUARD_BITS)
+    first = np.minimum(left, 28)
+    scaled = saturate(small << first, GUARD_BITS)
+    scaled = saturate(scaled << (left - first), GUARD_BITS)
+    return saturate(scaled + bias, RESULT_BITS)
+
+

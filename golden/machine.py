@@ -1,0 +1,234 @@
+"""The machine: runs programs on a memory. This is the definition of the instruction set.
+
+Hardware must leave the same bytes in memory. Timing, queues and the bus are not modelled; the order
+of instructions is, and everything that stops the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden import isa
+from golden.arith import EXACT_FLOAT64, Int64, requantize
+from golden.config import BIAS_PLANES, MAX_SIGNIFICAND, AccelConfig
+from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.rf8 import INTEGERS, is_valid
+
+Bytes = NDArray[np.uint8]
+Engine = Literal["numpy", "torch"]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A weight stream, taken apart. N is tiles x rows, padding included.
+
+    ``weights`` holds the integers W that the array multiplies by, [N, K] float64 (they are exact);
+    ``exponents`` and ``bias`` are [N] int64.
+    """
+
+    weights: Any
+    exponents: Int64
+    bias: Int64
+
+
+@dataclass
+class RunResult:
+    """How a run ended, and what it moved.
+
+    ``error_address`` is the address of the instruction that stopped the machine, 0 without error.
+    The counts are in bus beats, and weight slices as the hardware counts them.
+    """
+
+    error: ErrorCode = ErrorCode.NONE
+    error_address: int = 0
+    instructions: int = 0
+    read_weights: int = 0
+    written: int = 0
+    slices: int = 0
+    column_slices: int = 0
+
+
+class _Stop(Exception):
+    def __init__(self, code: ErrorCode) -> None:
+        super().__init__(code.name)
+        self.code = code
+
+
+class _Product(Protocol):
+    def prepare(self, weights: NDArray[np.float64]) -> Any: ...
+    def matmul(self, weights: Any, x: NDArray[np.float64]) -> Int64: ...
+
+
+class _Numpy:
+    """Exact products with NumPy."""
+
+    def prepare(self, weights: NDArray[np.float64]) -> Any:
+        return weights
+
+    def matmul(self, weights: Any, x: NDArray[np.float64]) -> Int64:
+        product: Int64 = (weights @ x).astype(np.int64)
+        return product
+
+
+class _Torch:
+    """The same products with torch, which uses all cores."""
+
+    def prepare(self, weights: NDArray[np.float64]) -> Any:
+        import torch
+
+        return torch.from_numpy(weights)
+
+    def matmul(self, weights: Any, x: NDArray[np.float64]) -> Int64:
+        import torch
+
+        vectors = torch.from_numpy(np.ascontiguousarray(x))
+        if vectors.shape[1] == 1:
+            dots = torch.mv(weights, vectors[:, 0])[:, None]
+        else:
+            dots = weights @ vectors
+        product: Int64 = dots.to(torch.int64).numpy()
+        return product
+
+
+def unpack_tiles(stream: Bytes, instruction: Instruction, config: AccelConfig) -> Tiles:
+    """Take a weight stream apart (see `golden.isa`, "Weight streams").
+
+    Raises
+    ------
+    ValueError
+        Where a code is invalid, or lies below the span of ``config``.
+    """
+    rows, count, k = config.rows, instruction.count, instruction.k
+    slices = isa.tile_slices(k, instruction.flags, config)
+    tiles = stream[: count * slices * rows].reshape(count, slices, rows)
+    head = slices - k
+    exponents = tiles[:, 0].view(np.int8).astype(np.int64).reshape(-1)
+    if head == BIAS_PLANES:
+        planes = np.ascontiguousarray(tiles[:, 1:head].transpose(0, 2, 1))
+        bias = planes.view("<i4").astype(np.int64).reshape(-1)
+    else:
+        bias = np.zeros(count * rows, np.int64)
+    codes = tiles[:, head:].transpose(0, 2, 1)
+    lookup = INTEGERS >> (16 - config.span)
+    broken = ~is_valid(np.arange(256, dtype=np.uint8))
+    below = ((np.arange(256) >> 3 & 15) < 16 - config.span) & (np.arange(256) != 0)
+    if (broken | below)[codes].any():
+        raise ValueError("the weight stream holds bytes that are no codes of this machine")
+    weights = lookup.astype(np.float64)[codes].reshape(count * rows, k)
+    return Tiles(weights, exponents, bias)
+
+
+@dataclass
+class Machine:
+    """One accelerator with its external memory.
+
+    Parameters
+    ----------
+    memory: uint8 [bytes]; programs read and write it in place
+    config: the accelerator
+    engine: "numpy", or "torch", which is bit-identical and faster
+    constant: ranges (start, end) of memory that no program writes; their weights are unpacked once
+        and kept, at 8 bytes a weight
+    """
+
+    memory: Bytes
+    config: AccelConfig
+    engine: Engine = "numpy"
+    constant: list[tuple[int, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        config = self.config
+        self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
+        self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
+        self._kept: dict[Instruction, Tiles] = {}
+        # Every partial sum of a dot product is below this, whatever the order of addition.
+        largest = (MAX_SIGNIFICAND << (config.span - 1)) << (config.act_bits - 1)
+        if config.max_k * largest >= EXACT_FLOAT64:
+            raise OverflowError(f"config {config.name!r}: sums are not exact in float64")
+
+    def run(self, program: int) -> RunResult:
+        """Run from address ``program`` until HALT or an error. Never raises for what a program
+        does: that is in the result."""
+        result = RunResult()
+        for address in self._addresses(program):
+            try:
+                if self._step(address, result):
+                    return result
+            except _Stop as stop:
+                result.error, result.error_address = stop.code, address
+                return result
+        raise AssertionError("unreachable")
+
+    def _addresses(self, start: int) -> Iterator[int]:
+        while True:
+            yield start
+            start += self.config.slot_bytes
+
+    def _read(self, address: int, size: int) -> Bytes:
+        if address + size > self.memory.size:
+            raise _Stop(ErrorCode.BUS_READ)
+        return self.memory[address : address + size]
+
+    def _step(self, address: int, result: RunResult) -> bool:
+        config = self.config
+        data = self._read(address, config.slot_bytes).tobytes()
+        try:
+            i = isa.decode(data)
+            isa.check(i, config)
+        except isa.IllegalInstruction:
+            raise _Stop(ErrorCode.ILLEGAL_INSTRUCTION) from None
+        result.instructions += 1
+        size = i.count * config.bus_bytes
+        if i.opcode is Opcode.LOAD:
+            data_in = self._read(i.address, size).reshape(i.count, config.bus_bytes)
+            self.scratch[i.column, i.dst : i.dst + i.count] = data_in
+        elif i.opcode is Opcode.STORE:
+            if i.address + size > self.memory.size:
+                raise _Stop(ErrorCode.BUS_WRITE)
+            words = self.scratch[i.column, i.src : i.src + i.count]
+            self.memory[i.address : i.address + size] = words.reshape(-1)
+            result.written += i.count
+        elif i.opcode is Opcode.MATMUL:
+            self._matmul(i, result)
+        return i.opcode is Opcode.HALT
+
+    def _tiles(self, i: Instruction) -> Tiles:
+        if i in self._kept:
+            return self._kept[i]
+        size = isa.stream_beats(i, self.config) * self.config.bus_bytes
+        stream = self._read(i.address, size)
+        try:
+            tiles = unpack_tiles(stream, i, self.config)
+        except ValueError:
+            raise _Stop(ErrorCode.INVALID_WEIGHT) from None
+        tiles = Tiles(self._product.prepare(tiles.weights), tiles.exponents, tiles.bias)
+        if any(low <= i.address and i.address + size <= high for low, high in self.constant):
+            self._kept[i] = tiles
+        return tiles
+
+    def _matmul(self, i: Instruction, result: RunResult) -> None:
+        config = self.config
+        tiles = self._tiles(i)
+        blocks = self.scratch[: i.column, i.src : i.src + isa.block_words(i.k, config)]
+        exponents = blocks[:, 0, 0].view(np.int8).astype(np.int64)  # [columns]
+        kind = "<i2" if config.act_bits == 16 else "i1"
+        mantissas = np.ascontiguousarray(blocks[:, 1:]).reshape(i.column, -1).view(kind)[:, : i.k]
+        dots = self._product.matmul(tiles.weights, mantissas.T.astype(np.float64))  # [N, columns]
+        scale = tiles.exponents[:, None] + exponents + i.shift
+        results = requantize(dots, scale, tiles.bias[:, None]).astype("<i4")
+        words = np.ascontiguousarray(results.T).view(np.uint8)
+        words = words.reshape(i.column, -1, config.bus_bytes)
+        self.scratch[: i.column, i.dst : i.dst + words.shape[1]] = words
+        result.read_weights += isa.stream_beats(i, config)
+        result.slices += i.count * i.k
+        result.column_slices += i.count * i.k * i.column
+
+
+def run(memory: Bytes, program: int, config: AccelConfig) -> RunResult:
+    """Run the program at address ``program`` on ``memory``, in place, from a cleared machine."""
+    return Machine(memory, config).run(program)

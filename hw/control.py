@@ -1,0 +1,118 @@
+"""Control registers and counters on AXI4-Lite."""
+
+from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import AccelConfig
+from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
+
+from .axi import AXI4_LITE
+
+COUNTER_BITS = 48
+
+
+class Control(wiring.Component):
+    """The register map of `golden.isa.REGISTERS` and `golden.isa.COUNTERS`.
+
+    An unknown address reads as zero; writes to it are ignored. A write is taken when its address
+    and data are both there; byte strobes are ignored (registers are whole words).
+
+    Ports
+    -----
+    axi: AXI4-Lite subordinate
+    start, abort: one-cycle pulses
+    program, watchdog: as written
+    busy, finished, error, error_address: shown in the registers
+    count_<name>: what to add to a counter in this cycle
+    interrupt: level
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "axi": Out(wiring.Signature(AXI4_LITE)),
+                "start": Out(1),
+                "abort": Out(1),
+                "program": Out(32),
+                "watchdog": Out(32),
+                "busy": In(1),
+                "finished": In(1),
+                "error": In(ErrorCode),
+                "error_address": In(32),
+                "interrupt": Out(1),
+                **{f"count_{name}": In(8) for name in COUNTERS},
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        axi, config = self.axi, self.config
+        failed = self.error != ErrorCode.NONE
+        enabled = Signal()
+        m.d.comb += self.interrupt.eq(enabled & ~self.busy & (self.finished | failed))
+
+        counters = {}
+        for name in COUNTERS:
+            counters[name] = counter = Signal(COUNTER_BITS, name=f"counter_{name}")
+            with m.If(self.start):
+                m.d.sync += counter.eq(0)
+            with m.Else():
+                m.d.sync += counter.eq(counter + getattr(self, f"count_{name}"))
+
+        readable = {
+            "ID": Const(IDENTITY, 32),
+            "CONFIG": Cat(
+                Const(config.rows, 8),
+                Const(config.cols, 8),
+                Const(config.act_bits, 8),
+                Const(config.bus_bytes, 8),
+            ),
+            "STATUS": Cat(self.busy, self.finished, failed, Const(0, 5), self.error),
+            "ERROR_ADDRESS": self.error_address,
+            "PROGRAM": self.program,
+            "WATCHDOG": self.watchdog,
+            "INTERRUPT": enabled,
+        }
+
+        # Reads: one at a time.
+        m.d.comb += axi.arready.eq(~axi.rvalid)
+        with m.If(axi.rready):
+            m.d.sync += axi.rvalid.eq(0)
+        with m.If(axi.arvalid & axi.arready):
+            m.d.sync += [axi.rvalid.eq(1), axi.rdata.eq(0)]
+            with m.Switch(axi.araddr[2:]):
+                for name, value in readable.items():
+                    with m.Case(REGISTERS[name][0] >> 2):
+                        m.d.sync += axi.rdata.eq(value)
+                for name, counter in counters.items():
+                    with m.Case(counter_offset(name) >> 2):
+                        m.d.sync += axi.rdata.eq(counter[:32])
+                    with m.Case((counter_offset(name) >> 2) + 1):
+                        m.d.sync += axi.rdata.eq(counter[32:])
+
+        # Writes: one at a time, once address and data are there.
+        write = Signal()
+        m.d.comb += [
+            write.eq(axi.awvalid & axi.wvalid & ~axi.bvalid),
+            axi.awready.eq(write),
+            axi.wready.eq(write),
+        ]
+        with m.If(axi.bready):
+            m.d.sync += axi.bvalid.eq(0)
+        with m.If(write):
+            m.d.sync += axi.bvalid.eq(1)
+            with m.Switch(axi.awaddr[2:]):
+                with m.Case(REGISTERS["CONTROL"][0] >> 2):
+                    m.d.comb += [
+                        self.start.eq(axi.wdata[0] & ~self.busy),
+                        self.abort.eq(axi.wdata[1]),
+                    ]
+                with m.Case(REGISTERS["PROGRAM"][0] >> 2):
+                    m.d.sync += self.program.eq(axi.wdata)
+                with m.Case(REGISTERS["WATCHDOG"][0] >> 2):
+                    m.d.sync += self.watchdog.eq(axi.wdata)
+                with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
+                    m.d.sync += enabled.eq(axi.wdata[0])
+        return m

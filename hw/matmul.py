@@ -1,0 +1,163 @@
+"""Matrix product control: pairs weight slices with activations, tile after tile."""
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import BIAS_PLANES, AccelConfig
+
+
+class MatmulControl(wiring.Component):
+    """Runs one MATMUL.
+
+    First the shared exponents and the first word of activations are read. Then each tile takes its
+    header slices and ``k`` weight slices as fast as the weight stream brings them; activations are
+    read one word ahead. The last slice of a tile waits until the results of the tile before have
+    left the array.
+
+    Ports
+    -----
+    start, k, count, src, bias: operands, taken when ``start`` is high; `done` for one cycle
+    weights_valid, weights_failed, weights_ready, weights_end: the weight stream
+    x_enable, x_address, x_word: the scratchpad, latency 1
+    array_valid, array_first, array_last, array_busy, x: the array
+    header, plane, bare, take, exponent: to the writeback
+    results_idle: the writeback is empty
+    failed: a weight slice came from a beat that the memory flagged
+    stall_weights, stall_drain: why no slice was taken in this cycle
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        act = config.act_bits
+        super().__init__(
+            {
+                "start": In(1),
+                "k": In(16),
+                "count": In(16),
+                "src": In(16),
+                "bias": In(1),
+                "done": Out(1),
+                "weights_valid": In(1),
+                "weights_failed": In(1),
+                "weights_ready": Out(1),
+                "weights_end": Out(1),
+                "x_enable": Out(1),
+                "x_address": Out(range(config.scratch_words)),
+                "x_word": In(8 * config.bus_bytes).array(config.cols),
+                "array_valid": Out(1),
+                "array_first": Out(1),
+                "array_last": Out(1),
+                "array_busy": In(1),
+                "x": Out(signed(act)).array(config.cols),
+                "header": Out(1),
+                "plane": Out(range(BIAS_PLANES)),
+                "bare": Out(1),
+                "take": Out(1),
+                "exponent": Out(signed(8)).array(config.cols),
+                "results_idle": In(1),
+                "failed": Out(1),
+                "stall_weights": Out(1),
+                "stall_drain": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        per_word = self.config.acts_per_word
+        cols = range(self.config.cols)
+
+        # Operands and how far the instruction is.
+        k_last, tiles, bias = Signal(16), Signal(16), Signal()
+        first_word = Signal.like(self.x_address)
+        k, in_header = Signal(16), Signal()
+        words = [Signal(8 * self.config.bus_bytes, name=f"word{c}", reset_less=True) for c in cols]
+        position = Signal(range(per_word))
+        ahead = Signal()
+
+        with m.If(self.start):
+            m.d.sync += [
+                k_last.eq(self.k - 1),
+                tiles.eq(self.count),
+                bias.eq(self.bias),
+                first_word.eq(self.src + 1),
+            ]
+
+        last, turn, taken = Signal(), Signal(), Signal()
+        m.d.comb += [
+            last.eq(k == k_last),
+            turn.eq(last | (position == per_word - 1)),
+            self.array_first.eq(k == 0),
+            self.array_last.eq(last),
+            self.weights_end.eq(last & (tiles == 1) & ~in_header),
+            self.array_valid.eq(taken & ~in_header),
+            self.header.eq(taken & in_header),
+            self.bare.eq(~bias),
+            self.take.eq(self.array_valid & last),
+        ]
+        m.d.comb += [
+            self.x[c].eq(words[c].word_select(position, self.config.act_bits)) for c in cols
+        ]
+        m.d.comb += self.failed.eq(taken & self.weights_failed)
+
+        # `ahead`: the word after the current one is on the read port; `port` is its index.
+        port = Signal(16)
+        step = exact_log2(per_word)
+
+        def advance():
+            """The word on the read port becomes current; read the next, after the last the first."""
+            m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
+            m.d.sync += ahead.eq(0)
+            with m.If(port == k_last >> step):
+                m.d.sync += [port.eq(0), self.x_address.eq(first_word)]
+            with m.Else():
+                m.d.sync += [port.eq(port + 1), self.x_address.eq(self.x_address + 1)]
+
+        with m.FSM():
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
+                    m.d.sync += [in_header.eq(1), self.plane.eq(0)]
+                    m.next = "READ"
+            with m.State("READ"):
+                m.d.comb += self.x_enable.eq(1)
+                m.d.sync += self.x_address.eq(first_word)
+                m.next = "EXPONENT"
+            with m.State("EXPONENT"):
+                m.d.comb += self.x_enable.eq(1)
+                m.d.sync += [self.exponent[c].eq(self.x_word[c][:8]) for c in cols]
+                m.d.sync += port.eq(0)
+                m.next = "FIRST"
+            with m.State("FIRST"):
+                advance()
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += self.x_enable.eq(1)
+                m.d.sync += ahead.eq(1)
+                blocked = Signal()
+                m.d.comb += [
+                    blocked.eq(~in_header & ((last & self.array_busy) | (turn & ~ahead))),
+                    taken.eq(self.weights_valid & ~blocked),
+                    self.weights_ready.eq(~blocked),
+                    self.stall_weights.eq(~self.weights_valid & ~blocked),
+                    self.stall_drain.eq(~in_header & last & self.array_busy),
+                ]
+                with m.If(taken & in_header):
+                    m.d.sync += self.plane.eq(self.plane + 1)
+                    with m.If(~bias | (self.plane == BIAS_PLANES - 1)):
+                        m.d.sync += [in_header.eq(0), self.plane.eq(0)]
+                with m.If(taken & ~in_header):
+                    m.d.sync += [k.eq(k + 1), position.eq(position + 1)]
+                    with m.If(turn):
+                        advance()
+                        m.d.sync += position.eq(0)
+                    with m.If(last):
+                        m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
+                        with m.If(tiles == 1):
+                            m.next = "DRAIN"
+            with m.State("DRAIN"):
+                with m.If(~self.array_busy & self.results_idle):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
+        return m

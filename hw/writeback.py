@@ -1,0 +1,113 @@
+"""Writeback: dot products leave the array, are scaled, packed and written to the scratchpad."""
+
+from amaranth.hdl import Array, Cat, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import BIAS_PLANES, RESULT_BITS, AccelConfig
+
+from .requant import Requantizer
+
+
+class Writeback(wiring.Component):
+    """Requantises the results of one row for all columns, each cycle at most.
+
+    Ports
+    -----
+    header, plane, slice: a header slice of the coming tile: row exponents (plane 0), bias bytes
+    bare: the tile has no bias planes
+    take: the tile whose header came last is complete; its header is needed from now on
+    exponent: shared exponent of each column's activations
+    shift: the instruction's
+    valid, row, dot: from the array
+    start, dst: first word of the results
+    enable, address, data: to the scratchpad, a word for each column
+    active: columns that take part
+    idle: nothing is under way
+
+    Latency: `latency` cycles from the last dot product of a word to its write.
+    """
+
+    latency = Requantizer.latency + 1
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "header": In(1),
+                "plane": In(range(BIAS_PLANES)),
+                "bare": In(1),
+                "slice": In(8).array(config.rows),
+                "take": In(1),
+                "exponent": In(signed(8)).array(config.cols),
+                "shift": In(signed(8)),
+                "valid": In(1),
+                "row": In(range(config.rows)),
+                "dot": In(signed(config.acc_bits)).array(config.cols),
+                "start": In(1),
+                "dst": In(range(config.scratch_words)),
+                "active": In(config.cols),
+                "enable": Out(config.cols),
+                "address": Out(range(config.scratch_words)),
+                "data": Out(8 * config.bus_bytes).array(config.cols),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        rows = self.config.rows
+
+        # Headers: `coming` is filled while the tile before is still leaving the array.
+        picked = []
+        for plane in range(BIAS_PLANES):
+            coming, current = [], []
+            for row in range(rows):
+                coming.append(Signal(8, name=f"coming{plane}_{row}", reset_less=True))
+                current.append(Signal(8, name=f"current{plane}_{row}", reset_less=True))
+            with m.If(self.header & (self.plane == plane)):
+                m.d.sync += [c.eq(s) for c, s in zip(coming, self.slice, strict=True)]
+            if plane:
+                with m.Elif(self.header & self.bare):
+                    m.d.sync += [c.eq(0) for c in coming]
+            with m.If(self.take):
+                m.d.sync += [c.eq(s) for c, s in zip(current, coming, strict=True)]
+            picked.append(Array(current)[self.row])
+        bias = Signal(signed(RESULT_BITS))
+        m.d.comb += bias.eq(Cat(picked[1:]))
+
+        per_word = self.config.results_per_word
+        delayed = [self.valid] + [Signal(name=f"valid{n}") for n in range(Requantizer.latency)]
+        for before, after in zip(delayed, delayed[1:], strict=False):
+            m.d.sync += after.eq(before)
+        place = Signal(range(max(2, per_word)))
+        full, write = Signal(), Signal()
+        m.d.comb += full.eq(delayed[-1] & (place == per_word - 1))
+        with m.If(delayed[-1]):
+            m.d.sync += place.eq(place + 1)
+            with m.If(full):
+                m.d.sync += place.eq(0)
+        m.d.sync += write.eq(full)
+        with m.If(self.start):
+            m.d.sync += self.address.eq(self.dst)
+        with m.Elif(write):
+            m.d.sync += self.address.eq(self.address + 1)
+        m.d.comb += [
+            self.idle.eq(~(Cat(delayed).any() | write)),
+            self.enable.eq(write.replicate(self.config.cols) & self.active),
+        ]
+
+        row_exponent = picked[0].as_signed()
+        for column in range(self.config.cols):
+            m.submodules[f"requant{column}"] = requant = Requantizer(self.config)
+            m.d.comb += [
+                requant.valid.eq(self.valid & self.active[column]),
+                requant.dot.eq(self.dot[column]),
+                requant.scale.eq(row_exponent + self.exponent[column] + self.shift),
+                requant.bias.eq(bias),
+            ]
+            word = Signal(8 * self.config.bus_bytes, name=f"word{column}", reset_less=True)
+            with m.If(requant.result_valid):
+                m.d.sync += word.eq(Cat(word[RESULT_BITS:], requant.result))
+            m.d.comb += self.data[column].eq(word)
+        return m

@@ -1,0 +1,156 @@
+"""Builds the simulator: Amaranth to Verilog to a native library, cached by content."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from golden.config import AccelConfig
+from sim.toolchain import ToolMissing, verilator_env, verilator_root, verilator_version
+
+HARNESS = Path(__file__).with_name("harness.cpp")
+VERILATOR_FLAGS = [
+    "--cc",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--noassert",
+    "-Wno-fatal",
+    "-Wno-WIDTH",
+    "--output-split",
+    "20000",
+]
+CXX_FLAGS = ["-O3", "-march=native", "-fPIC", "-fno-plt"]
+
+Progress = Callable[[str], None]
+
+
+class BuildFailed(RuntimeError):
+    """A tool failed; the message has its first error line and the path of its log."""
+
+
+def cache_dir() -> Path:
+    """Where builds are kept: ``RF8_CACHE``, else ``~/.cache/rf8``."""
+    return Path(os.environ.get("RF8_CACHE", Path.home() / ".cache" / "rf8"))
+
+
+def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> str:
+    """Verilog of the accelerator, from the cache where the sources have not changed."""
+    sources = sorted(
+        path
+        for package in ("hw", "golden")
+        for path in (Path(__file__).parent.parent / package).glob("*.py")
+    )
+    digest = hashlib.sha256(repr(config).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    path = cache_dir() / "verilog" / f"{config.name}-{digest.hexdigest()[:20]}.v"
+    if not path.exists():
+        progress(f"generating Verilog of config {config.name}")
+        from hw.top import Accelerator
+        from hw.verilog import convert
+
+        write_atomically(path, convert(Accelerator(config), name="rf8"))
+    return path.read_text()
+
+
+def build_library(
+    config: AccelConfig, *, trace: bool = False, progress: Progress = lambda _: None
+) -> Path:
+    """The shared library of the simulator of ``config``.
+
+    Raises
+    ------
+    ToolMissing
+        Where a tool is not installed.
+    BuildFailed
+        Where one fails.
+    """
+    text = verilog_text(config, progress)
+    flags = VERILATOR_FLAGS + (["--trace-fst"] if trace else [])
+    digest = hashlib.sha256()
+    for part in (text, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS), verilator_version()):
+        digest.update(part.encode())
+    digest.update(_processor().encode())
+    library = cache_dir() / "sim" / f"{config.name}-{digest.hexdigest()[:20]}.so"
+    with _lock(library.with_suffix(".lock")):
+        if not library.exists():
+            progress(f"building the simulator of config {config.name} (about a minute, kept)")
+            _build(text, flags, library, trace)
+    return library
+
+
+def _build(text: str, flags: list[str], library: Path, trace: bool) -> None:
+    if trace and not Path("/usr/include/zlib.h").exists():
+        raise ToolMissing("zlib.h is missing (waveforms need it): apt-get install zlib1g-dev")
+    env = verilator_env()
+    root = verilator_root()
+    folder = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
+    log = library.with_suffix(".log")
+    try:
+        (folder / "rf8.v").write_text(text)
+        make = "-MAKEFLAGS"
+        verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8", "rf8.v"]
+        verilate += ["--Mdir", "obj", "--build", "-j", str(os.cpu_count() or 1)]
+        # The package's make rules name a precompiled header in a way that g++ does not take.
+        verilate += [make, "CFG_CXXFLAGS_PCH_I=-include", "-CFLAGS", " ".join(CXX_FLAGS)]
+        _tool(verilate, folder, env, log)
+        include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-Iobj"]
+        link = ["g++", "-shared", "-std=c++17", *CXX_FLAGS, f"-DVM_TRACE={int(trace)}"]
+        link += ["-DVM_TRACE_FST=1"] if trace else []
+        link += [*include, str(HARNESS), "-Wl,--whole-archive", "obj/libVrf8.a"]
+        link += ["-Wl,--no-whole-archive", "obj/libverilated.a", "-lpthread"]
+        link += ["-lz", "-llz4"] if trace else []
+        _tool([*link, "-o", "rf8.so"], folder, env, log)
+        os.replace(folder / "rf8.so", library)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tool(command: list[str], folder: Path, env: dict[str, str], log: Path) -> None:
+    with log.open("w") as out:
+        code = subprocess.run(command, cwd=folder, env=env, stdout=out, stderr=out).returncode
+    if code:
+        lines = log.read_text(errors="replace").splitlines()
+        errors = [line for line in lines if "rror" in line] or lines[-1:] or ["no output"]
+        raise BuildFailed(f"{command[0]} failed: {errors[0].strip()} (log: {log})")
+
+
+def _processor() -> str:
+    """The processor's name: -march=native code must not travel to another one."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
+        for line in info:
+            if line.startswith("flags"):
+                return line
+    return ""
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold ``path``, so that two processes do not build the same thing at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, which appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
