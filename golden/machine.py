@@ -123,6 +123,39 @@ def unpack_tiles(stream: Bytes, instruction: Instruction, config: AccelConfig) -
     return Tiles(weights, exponents, bias)
 
 
+def pack_tiles(
+    codes: Bytes, exponents: NDArray[np.int8], bias: Int64 | None, config: AccelConfig
+) -> Bytes:
+    """The weight stream of a matrix: the inverse of `unpack_tiles`.
+
+    Parameters
+    ----------
+    codes: [N, K] RF8; missing rows of the last tile become zeros
+    exponents: [N] row biases
+    bias: [N] int32 values in units of the result, or None for a stream without bias
+
+    Returns the bytes, padded with zeros to whole bus beats.
+    """
+    rows, (n, k) = config.rows, codes.shape
+    tiles, head = -(-n // rows), 1 if bias is None else BIAS_PLANES
+    size = tiles * (head + k) * rows
+    stream = np.zeros(-(-size // config.bus_bytes) * config.bus_bytes, np.uint8)
+    planes = stream[:size].reshape(tiles, head + k, rows)
+
+    def put(target: Bytes, values: Bytes) -> None:
+        """Fill [tiles, planes, rows] from [N, planes]."""
+        full = n // rows
+        target[:full] = values[: full * rows].reshape(full, rows, -1).transpose(0, 2, 1)
+        if full < tiles:
+            target[full, :, : n - full * rows] = values[full * rows :].T
+
+    put(planes[:, :1], exponents.view(np.uint8)[:, None])
+    if bias is not None:
+        put(planes[:, 1:head], bias.astype("<i4").view(np.uint8).reshape(n, 4))
+    put(planes[:, head:], codes)
+    return stream
+
+
 @dataclass
 class Machine:
     """One accelerator with its external memory.

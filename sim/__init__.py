@@ -1,0 +1,1 @@
+"""The accelerator in simulation: Verilator builds, the simulated machine and the testbenches."""

@@ -1,0 +1,1 @@
+"""Testbenches in cocotb: every block of the hardware against its golden model."""

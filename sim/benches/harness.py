@@ -1,0 +1,163 @@
+"""What all testbenches share: several designs in one build, runs that count, stalls, memories.
+
+A bench module is named ``tb_<name>`` and has a docstring, ``parts()`` (name -> component), a line
+``CONFIGURATIONS`` for the report, and tests made with `bench_test`. Its parts go into one Verilog
+module, each with a clock of its own, so that a part which is not under test costs no time.
+"""
+
+import functools
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cocotb
+import numpy as np
+from amaranth.hdl import ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from cocotb.clock import Clock
+from cocotb.simtime import convert, get_sim_time
+from cocotb.triggers import ClockCycles, RisingEdge
+from numpy.typing import ArrayLike
+
+PERIOD_NS = 10
+
+
+class Bundle(wiring.Component):
+    """Independent components in one design.
+
+    Ports are ``<name>_clk``, ``<name>_rst`` and ``<name>__<port>`` for each of ``parts``.
+    """
+
+    def __init__(self, parts: dict[str, wiring.Component]):
+        self.parts = parts
+        members: dict[str, Any] = {}
+        for name, part in parts.items():
+            members[f"{name}_clk"] = In(1)
+            members[f"{name}_rst"] = In(1)
+            members[name] = Out(part.signature)
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        for name, part in self.parts.items():
+            m.domains += ClockDomain(name)
+            m.d.comb += [
+                ClockSignal(name).eq(getattr(self, f"{name}_clk")),
+                ResetSignal(name).eq(getattr(self, f"{name}_rst")),
+            ]
+            m.submodules[name] = DomainRenamer(name)(part)
+            connect(m, part, flipped(getattr(self, name)))
+        return m
+
+
+class Part:
+    """The ports of one part of a `Bundle`, by the names that its component gives them."""
+
+    def __init__(self, dut: Any, name: str):
+        self._dut, self._name = dut, name
+        self.clk = getattr(dut, f"{name}_clk")
+        self.rst = getattr(dut, f"{name}_rst")
+
+    def __getattr__(self, port: str) -> Any:
+        handle = getattr(self._dut, f"{self._name}__{port}")
+        setattr(self, port, handle)  # the next look-up is a plain attribute
+        return handle
+
+    def array(self, port: str, length: int) -> list[Any]:
+        """The handles of an array port."""
+        return [getattr(self, f"{port}__{index}") for index in range(length)]
+
+    def prefix(self, port: str) -> tuple[Any, str]:
+        """What ``from_prefix`` of a bus in cocotbext-axi takes."""
+        return self._dut, f"{self._name}__{port}"
+
+
+class Run:
+    """One test: its part, clock, random numbers and the count of its checks."""
+
+    def __init__(self, dut: Any, part: str, name: str):
+        seed = int(os.environ["RF8_BENCH_SEED"])
+        self.name, self.part = name, part
+        self.rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        self.checks = 0
+        self.dut = Part(dut, part)
+        self._clock: Clock | None = None
+        self._started = get_sim_time("step")
+
+    async def start(self, **inputs: int) -> Part:
+        """Give ``inputs`` their first values, start the clock and reset the part."""
+        for name, value in inputs.items():
+            getattr(self.dut, name).value = value
+        Clock(self.dut.clk, PERIOD_NS, unit="ns").start()
+        await self.reset()
+        return self.dut
+
+    async def reset(self, cycles: int = 2) -> None:
+        """Reset the part for some cycles."""
+        self.dut.rst.value = 1
+        await ClockCycles(self.dut.clk, cycles)
+        self.dut.rst.value = 0
+        await RisingEdge(self.dut.clk)
+
+    @property
+    def cycle(self) -> int:
+        """Clock cycles since the test began."""
+        return (get_sim_time("step") - self._started) // convert(PERIOD_NS, "ns", to="step")
+
+    def check(self, actual: ArrayLike, expected: ArrayLike, what: str) -> None:
+        """Compare with ``==``, element by element."""
+        a, b = np.asarray(actual), np.asarray(expected)
+        what = f"{self.name}: {what}"  # cocotb's own name of the test tells only numbers
+        assert a.shape == b.shape, f"{what}: shape {a.shape}, expected {b.shape}"
+        wrong = np.argwhere(a != b)
+        if len(wrong):
+            first = tuple(int(i) for i in wrong[0])
+            place = f" at {first}" if first else ""
+            raise AssertionError(
+                f"{what}: {len(wrong)} of {a.size} differ, first{place}: "
+                f"{a[first]} where {b[first]} is right"
+            )
+        self.checks += max(1, a.size)
+
+    def stalls(self, chance: float) -> Iterator[bool]:
+        """An endless pattern of pauses, each cycle with ``chance``; for cocotbext-axi and loops."""
+        while True:
+            yield from (self.rng.random(256) < chance).tolist()
+
+    def report(self) -> None:
+        """Add this test to the report of the bench."""
+        line = json.dumps({"test": self.name, "checks": self.checks, "cycles": self.cycle})
+        with Path(os.environ["RF8_BENCH_REPORT"]).open("a") as out:
+            out.write(line + "\n")
+
+
+def bench_test(*, limit: int, part: list[str], **parameters: list[Any]) -> Callable[..., Any]:
+    """A cocotb test for each of the parts (and of the parameters), of ``limit`` cycles at most.
+
+    The decorated function gets a `Run`, and the parameters by name.
+    """
+
+    def decorate(body: Callable[..., Any]) -> Any:
+        @cocotb.test(timeout_time=limit * PERIOD_NS, timeout_unit="ns")
+        @cocotb.parametrize(part=part, **parameters)
+        @functools.wraps(body)
+        async def test(dut: Any, part: str, **values: Any) -> None:
+            label = "/".join([body.__name__, part, *(str(v) for v in values.values())])
+            run = Run(dut, part, label)
+            await body(run, **values)
+            assert run.checks, f"{label} compared nothing"
+            run.report()
+
+        return test
+
+    return decorate
+
+
+def signed(value: int, bits: int) -> int:
+    """The two's-complement number in the low ``bits`` of ``value``."""
+    value &= (1 << bits) - 1
+    return value - (value >> (bits - 1) << bits)

@@ -1,0 +1,241 @@
+"""Builds testbenches with Verilator and runs them with cocotb.
+
+A build is kept under ``build/benches`` as long as its Verilog, the flags and Verilator stay the
+same. Verilator's own run-time library takes longer to compile than most blocks, so it is compiled
+once and linked to all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sim.toolchain import verilator_env, verilator_version
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parent.parent
+BUILD = ROOT / "build" / "benches"
+BENCHES = tuple(sorted(path.stem.removeprefix("tb_") for path in FOLDER.glob("tb_*.py")))
+
+FLAGS = [
+    "-Wno-fatal",
+    "-Wno-WIDTH",
+    "--noassert",
+    # Benches see ports only; all the rest is left to the optimiser.
+    "--no-public-flat-rw",
+]
+PORTS_VISIBLE = '`verilator_config\npublic_flat_rw -module "{top}" -var "*"\n'
+MAKE_VARIABLES = {
+    # The package's make rules name a precompiled header in a way that g++ does not take.
+    "CFG_CXXFLAGS_PCH_I": "-include",
+    "PYTHON3": sys.executable,
+    "OPT_FAST": "-O1",
+    "OPT_SLOW": "-O0",
+}
+NO_RUNTIME = {"VM_GLOBAL_FAST": "", "VM_GLOBAL_SLOW": ""}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a bench went. ``failure`` is its failing assertion, or None."""
+
+    name: str
+    configurations: str
+    checks: int
+    cycles: int
+    seconds: float
+    build_seconds: float
+    failure: str | None
+    log: str
+
+    @property
+    def passed(self) -> bool:
+        return self.failure is None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "passed": self.passed}
+
+
+def run_bench(name: str, seed: int = 1) -> Result:
+    """Build and run one bench; failures of any kind are in the result."""
+    bench = importlib.import_module(f"sim.benches.tb_{name}")
+    folder = BUILD / "runs" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    log, report = folder / "run.log", folder / "checks.jsonl"
+    started = built = time.monotonic()
+    try:
+        model = _build(_verilog(bench.parts), f"tb_{name}")
+        built = time.monotonic()
+        failure = _simulate(model, f"sim.benches.tb_{name}", folder, log, report, seed)
+    except RuntimeError as error:
+        failure = str(error)
+    lines = report.read_text().splitlines() if report.exists() else []
+    tests = [json.loads(line) for line in lines]
+    return Result(
+        name=name,
+        configurations=bench.CONFIGURATIONS,
+        checks=sum(test["checks"] for test in tests),
+        cycles=sum(test["cycles"] for test in tests),
+        seconds=round(time.monotonic() - built, 1),
+        build_seconds=round(built - started, 1),
+        failure=failure or (None if tests else "no test ran"),
+        log=str(log.relative_to(ROOT)),
+    )
+
+
+def run_benches(
+    names: list[str], seed: int, jobs: int, progress: Callable[[Result], None]
+) -> list[Result]:
+    """Run benches, ``jobs`` of them at a time; results in the order of ``names``."""
+    _runtime()
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(run_bench, name, seed) for name in names]
+        results = []
+        for future in futures:
+            results.append(future.result())
+            progress(results[-1])
+    return results
+
+
+def _verilog(parts: Callable[[], dict[str, Any]]) -> str:
+    from hw.verilog import convert
+    from sim.benches.harness import Bundle
+
+    return convert(Bundle(parts()), name="top")
+
+
+def _digest(*texts: str) -> str:
+    digest = hashlib.sha256()
+    for text in (*texts, repr(FLAGS), repr(MAKE_VARIABLES), PORTS_VISIBLE, verilator_version()):
+        digest.update(text.encode())
+    return digest.hexdigest()[:16]
+
+
+def _build(text: str, name: str) -> Path:
+    """The folder of the compiled model of ``text``, whose top module is ``top``."""
+    library = _runtime()
+    target = BUILD / "models" / f"{name}-{_digest(text)}"
+    with _lock(target.with_suffix(".lock")):
+        if not (target / "top").exists():
+            for old in target.parent.glob(f"{name}-*/"):
+                shutil.rmtree(old)
+            _compile(text, target, ["-LDFLAGS", str(library)], NO_RUNTIME)
+    return target
+
+
+def _runtime() -> Path:
+    """Verilator's run-time library, compiled as Verilator's make rules compile it for a design."""
+    folder = BUILD / "models" / f"runtime-{_digest()}"
+    library = folder / "libverilated.a"
+    with _lock(folder.with_suffix(".lock")):
+        if not library.exists():
+            _compile("module top(input clk); endmodule\n", folder, [], {})
+            objects = [path.name for path in folder.glob("verilated*.o")]
+            subprocess.run(["ar", "rcs", library.name, *objects], cwd=folder, check=True)
+    return library
+
+
+def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str]) -> None:
+    from cocotb_tools.runner import get_runner
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "top.v").write_text(text)
+    (folder / "ports.vlt").write_text(PORTS_VISIBLE.format(top="top"))
+    variables = MAKE_VARIABLES | variables
+    # One job: the benches themselves are what runs in parallel.
+    make = " ".join(f"{name}={value}" for name, value in variables.items())
+    log = folder / "build.log"
+    with _environment(verilator_env() | {"MAKEFLAGS": make}):
+        runner = get_runner("verilator")
+        try:
+            runner.build(
+                sources=[folder / "ports.vlt", folder / "top.v"],
+                hdl_toplevel="top",
+                build_dir=folder,
+                build_args=FLAGS + flags,
+                log_file=log,
+                always=True,
+            )
+        except RuntimeError:
+            lines = log.read_text(errors="replace").splitlines()
+            errors = [line for line in lines if "rror" in line] or lines[-1:] or ["no output"]
+            raise RuntimeError(f"build failed: {errors[0].strip()} (log: {log})") from None
+
+
+def _simulate(
+    model: Path, module: str, folder: Path, log: Path, report: Path, seed: int
+) -> str | None:
+    """Run the tests of ``module``; the first failure, or None."""
+    from cocotb_tools.runner import get_runner
+
+    results = folder / "results.xml"
+    settings = {
+        "RF8_BENCH_SEED": str(seed),
+        "RF8_BENCH_REPORT": str(report),
+        "COCOTB_LOG_LEVEL": "WARNING",
+        "PYTHONWARNINGS": "ignore",  # cocotbext-axi uses names that cocotb 2 deprecates
+        "NO_COLOR": "1",
+    }
+    with _environment({**os.environ, **settings}):
+        runner = get_runner("verilator")
+        try:
+            runner.test(
+                test_module=module,
+                hdl_toplevel="top",
+                hdl_toplevel_lang="verilog",
+                build_dir=model,
+                test_dir=folder,
+                results_xml=str(results),
+                log_file=log,
+                seed=seed,
+            )
+        except RuntimeError as error:
+            if not results.exists():
+                return f"the simulation crashed: {error}"
+    if not results.exists():
+        return "the simulation ended without results"
+    for case in ElementTree.parse(results).iter("testcase"):
+        for kind in ("failure", "error"):
+            found = case.find(kind)
+            if found is not None:
+                lines = (found.get("message") or found.text or kind).strip().splitlines()
+                return lines[0] if lines else f"{case.get('name')}: {kind}"
+    return None
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """cocotb's runner takes its environment from ours."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold ``path``, so that two processes do not build the same thing at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,29 @@
+"""RF8: run language models in an 8-bit format whose multiplications are shifts and one add.
+
+>>> import rf8
+>>> model = rf8.quantize(rf8.load_model("openai-community/gpt2"))  # doctest: +SKIP
+>>> program = rf8.compile(model, config="sim")                     # doctest: +SKIP
+>>> rf8.Session(program, backend="golden").generate([464], 8)      # doctest: +SKIP
+"""
+
+from rf8.compiler import compile
+from rf8.errors import DataError, UsageError
+from rf8.model import Model, load_model
+from rf8.program import Program
+from rf8.quantize import quantize
+from rf8.session import MachineStopped, Mismatch, Session
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataError",
+    "MachineStopped",
+    "Mismatch",
+    "Model",
+    "Program",
+    "Session",
+    "UsageError",
+    "compile",
+    "load_model",
+    "quantize",
+]

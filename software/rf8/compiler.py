@@ -1,0 +1,221 @@
+"""Compiler: an RF8 model to a program image for one accelerator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from golden.arith import saturate
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
+from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
+from golden.layers import block_quantize
+from golden.machine import pack_tiles
+from numpy.typing import NDArray
+
+from rf8.errors import DataError
+from rf8.model import Float, Model, RF8Tensor
+from rf8.program import Buffer, Kernel, Program
+
+PAGE = 4096
+"""Sections and buffers begin on multiples of this: no burst is cut short at their start."""
+
+NORM_FRAC = 24
+"""Fraction bits of norm weights before they become a block of 16-bit mantissas."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def fixed_point(values: Float, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
+    """Floats as int32 fixed point, rounded half to even, saturated."""
+    scaled = np.rint(values.astype(np.float64) * 2.0**frac)
+    limit = float(1 << (RESULT_BITS - 1))
+    return saturate(np.clip(scaled, -limit, limit).astype(np.int64), RESULT_BITS)
+
+
+def linear_layers(model: Model) -> list[tuple[str, str, str | None]]:
+    """The matrices of a token's way, in order: (name, weight tensor, bias tensor)."""
+    names = [
+        f"h.{layer}.{part}"
+        for layer in range(model.spec.layers)
+        for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    ]
+    layers: list[tuple[str, str, str | None]] = [(n, f"{n}.weight", f"{n}.bias") for n in names]
+    return [*layers, ("lm_head", "wte.weight" if model.spec.tied else "lm_head.weight", None)]
+
+
+def compile(
+    model: Model,
+    config: AccelConfig | str = "sim",
+    *,
+    progress: Progress = lambda *_: None,
+) -> Program:
+    """Compile an RF8 model for the accelerator ``config``.
+
+    Raises
+    ------
+    DataError
+        Where the model is not quantised, was quantised for a wider span than the machine has, or
+        does not fit it.
+    ValueError
+        Where there is no such config.
+    """
+    config = get_config(config) if isinstance(config, str) else config
+    if model.span is None:
+        raise DataError(f"{model.name} is a float model: quantise it first (`rf8 quantize`)")
+    if model.span > config.span:
+        raise DataError(
+            f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
+            f"{config.span}: quantise it again with --span {config.span}"
+        )
+    layers = linear_layers(model)
+    shapes = {name: _matrix(model, weight).codes.shape for name, weight, _ in layers}
+    longest = max(k for _, k in shapes.values())
+    widest = max(n for n, _ in shapes.values())
+    if longest > config.max_k:
+        raise DataError(
+            f"{model.name} has dot products of {longest} elements, config {config.name!r} does "
+            f"{config.max_k} at most: use a config with a larger max_k"
+        )
+    if block_words(longest, config) + config.rows // config.results_per_word > config.scratch_words:
+        raise DataError(
+            f"{model.name}: an activation vector of {longest} elements leaves no room for results "
+            f"in the scratchpad of config {config.name!r} ({config.scratch_words} words)"
+        )
+
+    # Memory: activations in and results out, then weights, then the program.
+    x_size = _pages(block_words(longest, config) * config.bus_bytes)
+    y_size = _pages(-(-widest // config.rows) * config.rows * RESULT_BITS // 8)
+    x, y = Buffer(PAGE, x_size), Buffer(PAGE + config.cols * x_size, y_size)
+    address = first = y.address + config.cols * y_size
+    streams: list[NDArray[np.uint8]] = []
+    code: list[tuple[Kernel, dict[int, list[Instruction]]]] = []
+    for number, (name, weight, bias) in enumerate(layers):
+        progress(name, number, len(layers))
+        matrix = _matrix(model, weight)
+        offset = None if bias is None else fixed_point(model.float_tensor(bias))
+        chunks = []
+        n, k = matrix.codes.shape
+        for rows in _chunks(n, k, config):
+            part = None if offset is None else offset[rows]
+            stream = pack_tiles(matrix.codes[rows], matrix.bias[rows], part, config)
+            chunks.append((address, -(-len(matrix.bias[rows]) // config.rows)))
+            streams.append(stream)
+            address += stream.size
+        kernel = Kernel(name, k, n, {}, x, y)
+        widths = sorted({1, config.cols})
+        code.append(
+            (kernel, {c: _instructions(kernel, chunks, offset is not None, c, config) for c in widths})
+        )
+    address = _pages(address)
+    weights = np.concatenate(streams)
+    streams.clear()
+
+    program, text = address, b""
+    for kernel, variants in code:
+        for columns, instructions in variants.items():
+            kernel.programs[columns] = program + len(text)
+            text += encode_program(instructions, config)
+    end = _pages(program + len(text))
+    if end >> config.addr_bits:
+        raise DataError(
+            f"{model.name} needs {end} bytes of memory, config {config.name!r} addresses "
+            f"{1 << config.addr_bits}"
+        )
+    eos = model.config.get("eos_token_id")
+    return Program(
+        config=config,
+        spec=model.spec,
+        model=model.name,
+        memory_bytes=end,
+        sections={
+            "weights": (first, weights),
+            "program": (program, np.frombuffer(text, np.uint8)),
+        },
+        kernels={kernel.name: kernel for kernel, _ in code},
+        host=_host_arrays(model),
+        eos=eos if isinstance(eos, int) and 0 <= eos < model.spec.vocab else None,
+        files=dict(model.files),
+    )
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
+
+
+def _matrix(model: Model, name: str) -> RF8Tensor:
+    tensor = model.tensors[name]
+    assert isinstance(tensor, RF8Tensor)
+    return tensor
+
+
+def _chunks(n: int, k: int, config: AccelConfig) -> list[slice]:
+    """Runs of rows whose results fit the scratchpad beside the activations."""
+    words = config.scratch_words - block_words(k, config)
+    step = words * config.results_per_word // config.rows * config.rows
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _instructions(
+    kernel: Kernel,
+    chunks: list[tuple[int, int]],
+    has_bias: bool,
+    columns: int,
+    config: AccelConfig,
+) -> list[Instruction]:
+    """Load activations, then compute and store the results chunk by chunk."""
+    x_words = block_words(kernel.inputs, config)
+    result = [
+        Instruction(
+            opcode=Opcode.LOAD,
+            column=c,
+            address=kernel.x.address + c * kernel.x.stride,
+            count=x_words,
+            dst=0,
+        )
+        for c in range(columns)
+    ]
+    target = kernel.y.address
+    for stream, tiles in chunks:
+        words = tiles * config.rows // config.results_per_word
+        result.append(
+            Instruction(
+                opcode=Opcode.MATMUL,
+                flags=Flag.BIAS if has_bias else 0,
+                column=columns,
+                shift=config.result_shift,
+                address=stream,
+                count=tiles,
+                k=kernel.inputs,
+                src=0,
+                dst=x_words,
+            )
+        )
+        for c in range(columns):
+            place = target + c * kernel.y.stride
+            result.append(
+                Instruction(
+                    opcode=Opcode.STORE, column=c, address=place, count=words, src=x_words
+                )
+            )
+        target += words * config.bus_bytes
+    result.append(Instruction(opcode=Opcode.HALT))
+    for instruction in result:
+        check(instruction, config)
+    return result
+
+
+def _host_arrays(model: Model) -> dict[str, NDArray[np.generic]]:
+    """What the host's integer operations need: embeddings as RF8, norms as fixed point."""
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for name in ("wte.weight", "wpe.weight"):
+        tensor = _matrix(model, name)
+        arrays[f"{name}.codes"], arrays[f"{name}.bias"] = tensor.codes, tensor.bias
+    norms = [f"h.{layer}.{norm}" for layer in range(model.spec.layers) for norm in ("ln_1", "ln_2")]
+    for name in [*norms, "ln_f"]:
+        gamma = block_quantize(fixed_point(model.float_tensor(f"{name}.weight"), NORM_FRAC), 16, NORM_FRAC)
+        arrays[f"{name}.gamma"] = gamma.mantissa.astype(np.int16)
+        arrays[f"{name}.gamma_exponent"] = gamma.exponent.astype(np.int8)
+        arrays[f"{name}.beta"] = fixed_point(model.float_tensor(f"{name}.bias")).astype(np.int32)
+    return arrays
+
+

@@ -1,0 +1,9 @@
+"""Errors that a user can mend: one line that names the thing, the value and the way out."""
+
+
+class DataError(Exception):
+    """A file, model, image or prompt that cannot be used. The command ends with exit code 1."""
+
+
+class UsageError(Exception):
+    """An option or argument that makes no sense. The command ends with exit code 2."""

@@ -1,0 +1,366 @@
+"""Models: what a checkpoint holds, checked against what its config promises."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden.layers import Activation
+from golden.rf8 import decode, is_valid
+from numpy.typing import NDArray
+
+from rf8.errors import DataError
+from rf8.files import replaced_folder
+
+Float = NDArray[np.float32]
+
+PACKAGED = Path(__file__).parent / "models"
+"""Models that come with the package, by name."""
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""Names of activation functions in transformers' configs -> in golden.layers."""
+
+BIAS_SUFFIX = ".rf8_bias"
+"""A tensor NAME of RF8 codes has its row biases in NAME + this."""
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The shape of a GPT-2 model: everything that a program needs to know of its config."""
+
+    layers: int
+    width: int
+    heads: int
+    inner: int
+    context: int
+    vocab: int
+    epsilon: float
+    activation: Activation
+    tied: bool
+
+    @property
+    def head_width(self) -> int:
+        """Elements of one attention head."""
+        return self.width // self.heads
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], where: str) -> Spec:
+        """Read a transformers config; ``where`` names it in errors.
+
+        Raises
+        ------
+        DataError
+            For another architecture, a missing or impossible field, or an option that is not
+            supported.
+        """
+        kind = config.get("model_type")
+        if kind != "gpt2":
+            raise DataError(f"{where}: model_type is {kind!r}; this version runs 'gpt2' models")
+
+        def number(key: str, default: int | None = None) -> int:
+            value = config.get(key, default)
+            value = default if value is None else value
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise DataError(f"{where}: {key} is {value!r}, must be a positive integer")
+            return value
+
+        width = number("n_embd", 768)
+        spec = cls(
+            layers=number("n_layer", 12),
+            width=width,
+            heads=number("n_head", 12),
+            inner=number("n_inner", 4 * width),
+            context=number("n_positions", 1024),
+            vocab=number("vocab_size", 50257),
+            epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+            activation=_activation(config.get("activation_function", "gelu_new"), where),
+            tied=bool(config.get("tie_word_embeddings", True)),
+        )
+        if spec.width % spec.heads:
+            raise DataError(f"{where}: n_embd {spec.width} is no multiple of n_head {spec.heads}")
+        if not 0 < spec.epsilon < 1:
+            raise DataError(f"{where}: layer_norm_epsilon is {spec.epsilon}, must be in (0, 1)")
+        for key, usual in (
+            ("scale_attn_weights", True),
+            ("scale_attn_by_inverse_layer_idx", False),
+            ("add_cross_attention", False),
+        ):
+            if config.get(key, usual) != usual:
+                raise DataError(f"{where}: {key}={config[key]} is not supported, only {usual}")
+        return spec
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of every tensor of such a model, in transformers' naming."""
+        d, inner = self.width, self.inner
+        result: dict[str, tuple[int, ...]] = {"wte.weight": (self.vocab, d)}
+        result["wpe.weight"] = (self.context, d)
+        for layer in range(self.layers):
+            at = f"h.{layer}."
+            for norm in ("ln_1", "ln_2"):
+                result |= {f"{at}{norm}.weight": (d,), f"{at}{norm}.bias": (d,)}
+            for name, (rows, columns) in {
+                "attn.c_attn": (d, 3 * d),
+                "attn.c_proj": (d, d),
+                "mlp.c_fc": (d, inner),
+                "mlp.c_proj": (inner, d),
+            }.items():
+                # Conv1D: [in, out]
+                result |= {f"{at}{name}.weight": (rows, columns), f"{at}{name}.bias": (columns,)}
+        result |= {"ln_f.weight": (d,), "ln_f.bias": (d,)}
+        if not self.tied:
+            result["lm_head.weight"] = (self.vocab, d)
+        return result
+
+
+def _activation(name: Any, where: str) -> Activation:
+    if name not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise DataError(f"{where}: activation_function {name!r} is not supported, only {known}")
+    return ACTIVATIONS[name]
+
+
+def is_matrix(name: str) -> bool:
+    """Whether RF8 quantises a tensor: the weights of linear layers, embeddings and head."""
+    return name.endswith(".weight") and not name.rsplit(".", 2)[-2].startswith("ln_")
+
+
+def is_conv1d(name: str) -> bool:
+    """Whether a matrix is stored as transformers' Conv1D does, [in, out]."""
+    return name.startswith("h.")
+
+
+@dataclass(frozen=True)
+class RF8Tensor:
+    """A weight matrix in RF8: ``codes`` [out, in] uint8, ``bias`` [out] int8 row biases."""
+
+    codes: NDArray[np.uint8]
+    bias: NDArray[np.int8]
+
+    def decode(self) -> Float:
+        """The values, [out, in]."""
+        values: Float = decode(self.codes, self.bias[:, None])
+        return values
+
+
+@dataclass
+class Model:
+    """A model in memory, float or RF8.
+
+    ``tensors``: without the ``transformer.`` prefix of checkpoints. Matrices are [out, in], also
+    those that a checkpoint stores transposed; a float array, or `RF8Tensor`.
+    ``span``, ``rounding``: of an RF8 model, else None.
+    """
+
+    spec: Spec
+    config: dict[str, Any]
+    tensors: dict[str, Float | RF8Tensor]
+    name: str
+    span: int | None = None
+    rounding: str | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Tokenizer files that travel with the model: name -> content."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer (`tokenizers.Tokenizer`), or None if the model has none."""
+        if "tokenizer.json" not in self.files:
+            return None
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(self.files["tokenizer.json"].decode())
+
+    def float_tensor(self, name: str) -> Float:
+        """A tensor's values, decoded if need be; matrices [out, in]."""
+        tensor = self.tensors[name]
+        return tensor.decode() if isinstance(tensor, RF8Tensor) else tensor
+
+    def save(self, folder: str | Path) -> None:
+        """Write a directory in Hugging Face layout; it appears whole or not at all.
+
+        Codes keep the checkpoint's own orientation; ``NAME.rf8_bias`` holds the row biases.
+        """
+        from safetensors.numpy import save_file
+
+        tensors: dict[str, NDArray[Any]] = {}
+        for name, tensor in self.tensors.items():
+            if isinstance(tensor, RF8Tensor):
+                codes = tensor.codes.T if is_conv1d(name) else tensor.codes
+                tensors[name] = np.ascontiguousarray(codes)
+                tensors[name + BIAS_SUFFIX] = tensor.bias
+            else:
+                turned = tensor.T if is_matrix(name) and is_conv1d(name) else tensor
+                tensors[name] = np.ascontiguousarray(turned)
+        config = dict(self.config)
+        config.pop("quantization_config", None)
+        if self.span is not None:
+            config["quantization_config"] = {
+                "quant_method": "rf8",
+                "version": FORMAT_VERSION,
+                "rounding": self.rounding,
+                "span": self.span,
+            }
+        with replaced_folder(Path(folder)) as target:
+            save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+            (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            for name, content in self.files.items():
+                (target / name).write_bytes(content)
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+def load_model(source: str | Path) -> Model:
+    """Load a GPT-2 model: a directory in Hugging Face layout, ``default`` (the model that comes
+    with the package), or a name on the Hugging Face hub.
+
+    Raises
+    ------
+    DataError
+        Where something is missing, broken or not supported; the message names it.
+    """
+    text = os.fspath(source)
+    if (PACKAGED / text / "config.json").exists() and not Path(text).exists():
+        return _load_folder(PACKAGED / text, text)
+    path = Path(text)
+    if path.is_dir():
+        return _load_folder(path, path.name)
+    if path.exists():
+        raise DataError(f"{path} is a file; a model is a directory with config.json in it")
+    if text.startswith((".", "/", "~")) or text.count("/") != 1:
+        packaged = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()))
+        raise DataError(
+            f"no model {text!r}: neither a directory, nor one that comes with rf8 ({packaged}), "
+            "nor a hub name like openai-community/gpt2"
+        )
+    return _load_hub(text)
+
+
+def _load_hub(name: str) -> Model:
+    from huggingface_hub import snapshot_download
+
+    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
+    try:
+        folder = snapshot_download(name, allow_patterns=wanted)
+    except Exception as error:  # the hub's client raises many kinds, all with a usable first line
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"cannot get {name!r} from the Hugging Face hub ({reason}); without a network, give "
+            "the path of a downloaded copy"
+        ) from error
+    return _load_folder(Path(folder), name)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: not a model in Hugging Face layout") from None
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds no JSON object")
+    return content
+
+
+def _load_folder(folder: Path, name: str) -> Model:
+    config = _read_json(folder / "config.json")
+    spec = Spec.from_config(config, str(folder / "config.json"))
+    span, rounding = _quantization(config, folder)
+    raw = _read_tensors(folder)
+    tensors: dict[str, Float | RF8Tensor] = {}
+    for key, shape in spec.shapes().items():
+        if key not in raw:
+            raise DataError(f"{folder}: tensor {key} is missing, config.json promises {shape}")
+        array = raw[key]
+        if array.shape != shape:
+            raise DataError(f"{folder}: {key} has shape {array.shape}, config.json says {shape}")
+        if span is not None and is_matrix(key):
+            tensors[key] = _rf8_tensor(key, array, raw.get(key + BIAS_SUFFIX), folder)
+        else:
+            tensors[key] = _float_tensor(key, array, folder)
+    files = {
+        file: (folder / file).read_bytes() for file in TOKENIZER_FILES if (folder / file).exists()
+    }
+    return Model(spec, config, tensors, name, span, rounding, files)
+
+
+def _quantization(config: dict[str, Any], folder: Path) -> tuple[int | None, str | None]:
+    info = config.get("quantization_config")
+    if info is None:
+        return None, None
+    if not isinstance(info, dict) or info.get("quant_method") != "rf8":
+        method = info.get("quant_method") if isinstance(info, dict) else info
+        raise DataError(f"{folder}: quantised as {method!r}; give a float or an RF8 checkpoint")
+    if info.get("version") != FORMAT_VERSION:
+        raise DataError(
+            f"{folder}: RF8 checkpoint of version {info.get('version')}, this rf8 reads "
+            f"{FORMAT_VERSION}: quantise the float checkpoint again"
+        )
+    return int(info["span"]), str(info["rounding"])
+
+
+def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
+    """All tensors of a checkpoint, prefixes and buffers dropped."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        paths = [folder / shard for shard in shards]
+    else:
+        paths = [folder / "model.safetensors"]
+    tensors: dict[str, NDArray[Any]] = {}
+    for path in paths:
+        if not path.exists():
+            hint = ""
+            if (folder / "pytorch_model.bin").exists():
+                hint = " (only pytorch_model.bin is there: save it again with safetensors)"
+            raise DataError(f"{path} is missing{hint}")
+        try:
+            # Through torch: NumPy has no bfloat16.
+            with safe_open(path, framework="pt") as handle:
+                for key in handle.keys():  # noqa: SIM118 - not a dict
+                    tensor = handle.get_tensor(key)
+                    if tensor.dtype.is_floating_point:
+                        tensor = tensor.float()
+                    tensors[key.removeprefix("transformer.")] = tensor.numpy()
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path} is broken or truncated: {error}") from error
+    return tensors
+
+
+def _float_tensor(name: str, array: NDArray[Any], folder: Path) -> Float:
+    if array.dtype.kind != "f":
+        raise DataError(f"{folder}: {name} has dtype {array.dtype}, a float is needed")
+    broken = int(array.size - np.isfinite(array).sum())
+    if broken:
+        first = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+        raise DataError(f"{folder}: {name} has {broken} NaN or Inf of {array.size}, first {first}")
+    values = array.astype(np.float32, copy=False)
+    return np.ascontiguousarray(values.T) if is_matrix(name) and is_conv1d(name) else values
+
+
+def _rf8_tensor(
+    name: str, codes: NDArray[Any], bias: NDArray[Any] | None, folder: Path
+) -> RF8Tensor:
+    if bias is None:
+        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} is missing")
+    if codes.dtype != np.uint8 or bias.dtype != np.int8:
+        raise DataError(f"{folder}: {name} has dtype {codes.dtype}, RF8 codes are uint8")
+    codes = np.ascontiguousarray(codes.T) if is_conv1d(name) else codes
+    if bias.shape != codes.shape[:1]:
+        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} has shape {bias.shape}")
+    invalid = int(codes.size - is_valid(codes).sum())
+    if invalid:
+        raise DataError(f"{folder}: {name} has {invalid} bytes that are no RF8 codes")
+    return RF8Tensor(codes, bias)

@@ -1,0 +1,176 @@
+"""Program images: what the compiler makes and a session runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from golden.config import AccelConfig
+from numpy.typing import NDArray
+
+from rf8.errors import DataError
+from rf8.files import replaced_file
+from rf8.model import Spec
+
+FORMAT = "rf8-image"
+VERSION = 1
+"""Of the image format, instruction set and memory map together: they change as one."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A place in external memory that is written at run time, one copy for each column."""
+
+    address: int
+    stride: int
+    """Bytes from one column's copy to the next."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A linear layer on the accelerator: y = W x + b for up to `columns` tokens.
+
+    ``programs``: number of columns -> address of the instructions that end with HALT.
+    ``x``, ``y``: where its activation blocks and its results lie.
+    """
+
+    name: str
+    inputs: int
+    outputs: int
+    programs: dict[int, int]
+    x: Buffer
+    y: Buffer
+
+
+@dataclass
+class Program:
+    """A compiled model: memory content, entry points, and what the host needs.
+
+    ``sections``: name -> (address, bytes) of what must be in memory before the first run.
+    ``host``: arrays of the operations that the host does (embeddings, norms).
+    """
+
+    config: AccelConfig
+    spec: Spec
+    model: str
+    memory_bytes: int
+    sections: dict[str, tuple[int, NDArray[np.uint8]]]
+    kernels: dict[str, Kernel]
+    host: dict[str, Array]
+    eos: int | None = None
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def constant(self) -> list[tuple[int, int]]:
+        """Ranges of memory that no instruction writes."""
+        return [(start, start + data.size) for start, data in self.sections.values()]
+
+    def tokenizer(self) -> Any:
+        """The tokenizer (`tokenizers.Tokenizer`), or None if the model has none."""
+        if "tokenizer.json" not in self.files:
+            return None
+        from tokenizers import Tokenizer
+
+        return Tokenizer.from_str(self.files["tokenizer.json"].decode())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the image (safetensors), which appears whole or not at all.
+
+        Raises
+        ------
+        DataError
+            Where it cannot be written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import save_file
+
+        tensors = {f"section.{name}": data for name, (_, data) in self.sections.items()}
+        tensors |= {f"host.{name}": array for name, array in self.host.items()}
+        for name, content in self.files.items():
+            tensors[f"file.{name}"] = np.frombuffer(content, np.uint8)
+        about = {
+            "config": self.config.as_dict(),
+            "spec": asdict(self.spec),
+            "model": self.model,
+            "memory_bytes": self.memory_bytes,
+            "eos": self.eos,
+            "addresses": {name: address for name, (address, _) in self.sections.items()},
+            "kernels": [asdict(kernel) for kernel in self.kernels.values()],
+            "checksums": {name: _checksum(array) for name, array in tensors.items()},
+        }
+        metadata = {"format": FORMAT, "version": str(VERSION), "program": json.dumps(about)}
+        with replaced_file(Path(path)) as target:
+            try:
+                save_file(tensors, target, metadata=metadata)
+            except SafetensorError as error:
+                raise DataError(f"cannot write {path}: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Program:
+        """Read an image and check it.
+
+        Raises
+        ------
+        DataError
+            Where it is missing, no image, of another version, truncated or corrupted.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not Path(path).exists():
+            raise DataError(f"{path} is missing: make it with `rf8 compile MODEL -o {path}`")
+        try:
+            with safe_open(path, framework="np") as handle:
+                metadata = handle.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise DataError(f"{path} is no program image; `rf8 compile` makes them")
+                if metadata.get("version") != str(VERSION):
+                    raise DataError(
+                        f"{path} is an image of version {metadata.get('version')}, this rf8 runs "
+                        f"{VERSION}: compile the model again"
+                    )
+                tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise DataError(f"{path} is broken or truncated: {error}") from error
+        try:
+            return cls._from_parts(json.loads(metadata["program"]), tensors, str(path))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is corrupted: {error}; compile the model again") from error
+
+    @classmethod
+    def _from_parts(cls, about: dict[str, Any], tensors: dict[str, Array], path: str) -> Program:
+        for name, expected in about["checksums"].items():
+            if _checksum(tensors[name]) != expected:
+                raise DataError(f"{path} is corrupted in {name}: compile the model again")
+
+        def part(prefix: str) -> dict[str, Array]:
+            found = (key for key in tensors if key.startswith(prefix))
+            return {key.removeprefix(prefix): tensors[key] for key in found}
+
+        return cls(
+            config=AccelConfig(**about["config"]),
+            spec=Spec(**about["spec"]),
+            model=about["model"],
+            memory_bytes=about["memory_bytes"],
+            sections={n: (about["addresses"][n], data) for n, data in part("section.").items()},
+            kernels={kernel["name"]: _kernel(kernel) for kernel in about["kernels"]},
+            host=part("host."),
+            eos=about["eos"],
+            files={name: data.tobytes() for name, data in part("file.").items()},
+        )
+
+
+def _kernel(fields: dict[str, Any]) -> Kernel:
+    programs = {int(columns): address for columns, address in fields["programs"].items()}
+    x, y = Buffer(**fields["x"]), Buffer(**fields["y"])
+    return Kernel(fields["name"], fields["inputs"], fields["outputs"], programs, x, y)
+
+
+def _checksum(array: Array) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))

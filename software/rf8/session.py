@@ -1,0 +1,368 @@
+"""Sessions: run a compiled model on the golden machine, on the simulated RTL, or on both."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from golden import isa, layers
+from golden.arith import Int64
+from golden.isa import ErrorCode
+from golden.layers import Block, KVCache
+from golden.machine import Engine, Machine
+from numpy.typing import NDArray
+
+from rf8.errors import DataError, UsageError
+from rf8.program import Kernel, Program
+
+Backend = Literal["golden", "rtl", "both"]
+
+Progress = Callable[[str], None]
+
+
+class MachineStopped(RuntimeError):
+    """The machine stopped with an error; the message has code, instruction and kernel."""
+
+
+class Mismatch(AssertionError):
+    """RTL and golden model left different bytes; the message says where and when."""
+
+
+@dataclass
+class Stats:
+    """What a session has done so far.
+
+    ``counters``: the machine's (`golden.isa.COUNTERS`), summed over runs; empty without RTL.
+    ``tokens``: positions computed; ``runs``: programs run.
+    ``compared``: 32-bit words of memory compared between RTL and golden; ``differences``: of them.
+    """
+
+    tokens: int = 0
+    runs: int = 0
+    compared: int = 0
+    differences: int = 0
+    seconds: float = 0.0
+    bus_bytes: int = 0
+    counters: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cycles_per_token(self) -> float:
+        """Clock cycles for one token, host operations not counted."""
+        return self.counters["cycles"] / max(self.tokens, 1)
+
+    @property
+    def bandwidth_use(self) -> float:
+        """Weight beats read over clock cycles: 1.0 is the memory roofline of a decode step."""
+        return self.counters["read_weights"] / max(self.counters["cycles"], 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "tokens": self.tokens,
+            "runs": self.runs,
+            "seconds": round(self.seconds, 3),
+            "cycles_per_token": round(self.cycles_per_token, 1),
+            "bandwidth_use": round(self.bandwidth_use, 4),
+            "words_compared": self.compared,
+            "differences": self.differences,
+            "counters": dict(self.counters),
+        }
+
+
+class Session:
+    """A compiled model that runs, with its key-value cache.
+
+    Linear layers and the head run on the accelerator; embeddings, norms, attention, activation
+    functions and residual sums on the host, as the integers of `golden.layers`.
+
+    Parameters
+    ----------
+    program: the image
+    backend: "golden" (bit-exact model), "rtl" (simulated hardware) or "both", which compares the
+        two memories after each run
+    memory: how the simulated external memory behaves (`sim.rtl.MemoryModel`)
+    waveform: an FST file to write; "rtl" and "both" only
+    engine: of the golden machine, "torch" or "numpy": the same bits
+
+    Raises
+    ------
+    UsageError
+        For an unknown backend, or a waveform without RTL.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        backend: Backend = "golden",
+        *,
+        memory: Any = None,
+        waveform: str | Path | None = None,
+        engine: Engine = "torch",
+        progress: Progress = lambda _: None,
+    ) -> None:
+        if backend not in get_args(Backend):
+            known = ", ".join(get_args(Backend))
+            raise UsageError(f"no backend {backend!r}; there are: {known}")
+        if waveform is not None and backend == "golden":
+            raise UsageError("a waveform needs the RTL: use --backend rtl or both")
+        self.program, self.backend = program, backend
+        self.stats = Stats(bus_bytes=program.config.bus_bytes)
+        self._golden: Machine | None = None
+        self._rtl: Any = None
+        if backend != "rtl":
+            self._golden = Machine(_image(program), program.config, engine, program.constant)
+        if backend != "golden":
+            from sim.rtl import RtlMachine
+
+            path = None if waveform is None else Path(waveform)
+            self._rtl = RtlMachine(
+                _image(program), program.config, memory, waveform=path, progress=progress
+            )
+        self._caches: list[KVCache] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        spec = self.program.spec
+        self._caches = [KVCache.empty(spec.heads, spec.head_width) for _ in range(spec.layers)]
+
+    def close(self) -> None:
+        """Free the simulator and finish the waveform."""
+        if self._rtl is not None:
+            self._rtl.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        return len(self._caches[0].keys.mantissa)
+
+    def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [T, vocab] of a sequence from its start.
+
+        Raises
+        ------
+        UsageError
+            Where an id is no token, or there are none or too many of them.
+        """
+        self.reset()
+        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-16).astype(np.float32)
+        return logits
+
+    def append(self, ids: Sequence[int], *, last_only: bool = False) -> Int64:
+        """Compute the next tokens and return their logits as Q16 integers, [T, vocab].
+
+        With ``last_only`` the head runs for the last token alone, [1, vocab].
+        """
+        self._check_ids(ids)
+        started = time.perf_counter()
+        cols = self.program.config.cols
+        logits = []
+        at = 0
+        while at < len(ids):
+            # All columns of the array, or one: programs exist for these two.
+            count = cols if len(ids) - at >= cols else 1
+            final = at + count == len(ids)
+            hidden = self._hidden(list(ids[at : at + count]))
+            if not last_only:
+                logits.append(self._head(hidden))
+            elif final:
+                logits.append(self._head(hidden[-1:]))
+            self.stats.tokens += count
+            at += count
+        self.stats.seconds += time.perf_counter() - started
+        return np.concatenate(logits)
+
+    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
+        """Greedy continuation of ``ids``, token by token, up to the end-of-text token."""
+        self.check_length(len(ids), max_new_tokens)
+        self.reset()
+        pending = list(ids)
+        for _ in range(max_new_tokens):
+            token = int(self.append(pending, last_only=True)[0].argmax())
+            yield token
+            if token == self.program.eos:
+                return
+            pending = [token]
+
+    def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """``ids`` and their greedy continuation."""
+        return [*ids, *self.stream(ids, max_new_tokens)]
+
+    def check_length(self, prompt: int, new: int) -> None:
+        """Raise `UsageError` where a prompt and its continuation do not fit the context."""
+        context = self.program.spec.context
+        if new < 0:
+            raise UsageError(f"max-new-tokens is {new}, must be 0 or more")
+        if prompt > context:
+            raise UsageError(f"the prompt has {prompt} tokens, the context {context}: shorten it")
+        # The last new token is not fed back.
+        if prompt + new - 1 > context:
+            raise UsageError(
+                f"{prompt} prompt tokens and {new} new ones exceed the context of {context}: at "
+                f"most {context - prompt + 1} new ones fit"
+            )
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        spec = self.program.spec
+        if not len(ids):
+            raise UsageError("the prompt is empty: give at least one token")
+        for token in ids:
+            if not 0 <= token < spec.vocab:
+                raise UsageError(f"token {token} is not in the vocabulary, 0 to {spec.vocab - 1}")
+        if self.position + len(ids) > spec.context:
+            raise UsageError(
+                f"{self.position + len(ids)} tokens exceed the context of {spec.context}"
+            )
+
+    # The model: T tokens at once, on vectors of Q16 integers.
+
+    def _hidden(self, ids: list[int]) -> Int64:
+        spec, host = self.program.spec, self.program.host
+        positions = np.arange(self.position, self.position + len(ids))
+        x = layers.add(
+            layers.embed(host["wte.weight.codes"][ids], host["wte.weight.bias"][ids]),
+            layers.embed(host["wpe.weight.codes"][positions], host["wpe.weight.bias"][positions]),
+        )
+        heads, width = spec.heads, spec.head_width
+        bits = self.program.config.act_bits
+        for layer, cache in enumerate(self._caches):
+            at = f"h.{layer}."
+            qkv = self._linear(f"{at}attn.c_attn", self._norm(f"{at}ln_1", x))
+            q, k, v = (part.reshape(-1, heads, width) for part in np.split(qkv, 3, axis=1))
+            context = layers.attention(q, k, v, cache, bits).reshape(len(ids), -1)
+            x = layers.add(x, self._linear(f"{at}attn.c_proj", context))
+            inner = self._linear(f"{at}mlp.c_fc", self._norm(f"{at}ln_2", x))
+            x = layers.add(
+                x, self._linear(f"{at}mlp.c_proj", layers.activate(inner, spec.activation))
+            )
+        return x
+
+    def _head(self, hidden: Int64) -> Int64:
+        return self._linear("lm_head", self._norm("ln_f", hidden))
+
+    def _norm(self, name: str, x: Int64) -> Int64:
+        host = self.program.host
+        gamma = Block(
+            host[f"{name}.gamma"].astype(np.int64), host[f"{name}.gamma_exponent"].astype(np.int64)
+        )
+        beta = host[f"{name}.beta"].astype(np.int64)
+        return layers.layer_norm(x, gamma, beta, self.program.spec.epsilon)
+
+    def _linear(self, name: str, x: Int64) -> Int64:
+        """Run a kernel for [T, inputs] Q16 activations; T is 1 or the number of columns."""
+        kernel, config = self.program.kernels[name], self.program.config
+        block = layers.block_quantize(x, config.act_bits)
+        words = isa.block_words(kernel.inputs, config)
+        image = np.zeros((len(x), words, config.bus_bytes), np.uint8)
+        image[:, 0, 0] = block.exponent[:, 0].astype(np.int8).view(np.uint8)
+        kind = "<i2" if config.act_bits == 16 else "i1"
+        mantissas = image[:, 1:].reshape(len(x), -1)
+        data = block.mantissa.astype(kind).view(np.uint8).reshape(len(x), -1)
+        mantissas[:, : data.shape[1]] = data
+        image[:, 1:] = mantissas.reshape(len(x), words - 1, config.bus_bytes)
+
+        for machine in self._machines():
+            for column in range(len(x)):
+                at = kernel.x.address + column * kernel.x.stride
+                machine.memory[at : at + image[column].size] = image[column].reshape(-1)
+        self._run(kernel, len(x))
+        memory = self._machines()[0].memory
+        rows = []
+        for column in range(len(x)):
+            at = kernel.y.address + column * kernel.y.stride
+            rows.append(memory[at : at + 4 * kernel.outputs].view("<i4").astype(np.int64))
+        return np.stack(rows)
+
+    def _machines(self) -> list[Any]:
+        return [m for m in (self._golden, self._rtl) if m is not None]
+
+    def _run(self, kernel: Kernel, columns: int) -> None:
+        start = kernel.programs[columns]
+        if self._golden is not None:
+            result = self._golden.run(start)
+            self._check_stop(result.error, result.error_address, kernel)
+        if self._rtl is not None:
+            outcome = self._rtl.run(start)
+            self.stats.counters.update(outcome.counters)
+            self._check_stop(outcome.error, outcome.error_address, kernel)
+        self.stats.runs += 1
+        if self.backend == "both":
+            self._compare(kernel)
+
+    def _check_stop(self, error: ErrorCode, address: int, kernel: Kernel) -> None:
+        if error is ErrorCode.NONE:
+            return
+        raise MachineStopped(f"{error.name} in {kernel.name} at {self._instruction(address)}")
+
+    def _instruction(self, address: int) -> str:
+        base, text = self.program.sections["program"]
+        data = text[address - base : address - base + isa.INSTRUCTION_BYTES].tobytes()
+        try:
+            return f"{address:#x}: {isa.decode(data)}"
+        except isa.IllegalInstruction as error:
+            return f"{address:#x}: {error}"
+
+    def _compare(self, kernel: Kernel) -> None:
+        """Compare everything that programs may write; stop at the first difference."""
+        assert self._golden is not None
+        end = kernel.y.address + self.program.config.cols * kernel.y.stride
+        expected = self._golden.memory[:end].view("<i4")
+        found = self._rtl.memory[:end].view("<i4")
+        self.stats.compared += expected.size
+        if np.array_equal(expected, found):
+            return
+        different = np.flatnonzero(expected != found)
+        self.stats.differences += different.size
+        raise Mismatch(self._describe(kernel, 4 * int(different[0]), expected, found))
+
+    def _describe(
+        self, kernel: Kernel, address: int, expected: NDArray[Any], found: NDArray[Any]
+    ) -> str:
+        """Name instruction, tensor, index, values and cycle of a difference."""
+        config = self.program.config
+        column, offset = divmod(address - kernel.y.address, kernel.y.stride)
+        tensor = f"{kernel.name} output [column {column}, {offset // 4}]"
+        if address < kernel.y.address:
+            tensor = f"{kernel.name} input at {address:#x}"
+        writer = "no instruction writes there"
+        base, text = self.program.sections["program"]
+        at = next(a for c, a in kernel.programs.items() if c >= column + 1) - base
+        while True:
+            instruction = isa.decode(text[at : at + isa.INSTRUCTION_BYTES].tobytes())
+            size = instruction.count * config.bus_bytes
+            if instruction.opcode is isa.Opcode.HALT:
+                break
+            if (
+                instruction.opcode is isa.Opcode.STORE
+                and instruction.address <= address < instruction.address + size
+            ):
+                writer = f"{base + at:#x}: {instruction}"
+                break
+            at += config.slot_bytes
+        cycle = self._rtl.written_at(address)
+        when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
+        word = address // 4
+        return (
+            f"{tensor}: expected {expected[word]}, found {found[word]} ({when}; by {writer}); "
+            f"{self.stats.differences} of {self.stats.compared} words compared so far differ"
+        )
+
+
+def _image(program: Program) -> NDArray[np.uint8]:
+    memory = np.zeros(program.memory_bytes, np.uint8)
+    for name, (address, data) in program.sections.items():
+        if address + data.size > memory.size:
+            raise DataError(f"section {name} ends past the memory of {memory.size} bytes")
+        memory[address : address + data.size] = data
+    return memory
