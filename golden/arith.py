@@ -61,5 +61,3 @@ def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
     scaled = saturate(small << first, GUARD_BITS)
     scaled = saturate(scaled << (left - first), GUARD_BITS)
     return saturate(scaled + bias, RESULT_BITS)
-
-

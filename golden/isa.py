@@ -112,7 +112,9 @@ class Instruction:
             value = int(getattr(self, name))
             low, high = (-(1 << (width - 1)), 1 << (width - 1)) if signed else (0, 1 << width)
             if not low <= value < high:
-                raise ValueError(f"{self.opcode.name}: {name} is {value}, must be {low}..{high - 1}")
+                raise ValueError(
+                    f"{self.opcode.name}: {name} is {value}, must be {low}..{high - 1}"
+                )
             word |= (value & ((1 << width) - 1)) << first
         return word.to_bytes(INSTRUCTION_BYTES, "little")
 
@@ -251,5 +253,3 @@ IDENTITY = 0x52463801
 def counter_offset(name: str) -> int:
     """Byte offset of the low word of a counter."""
     return COUNTER_BASE + 8 * list(COUNTERS).index(name)
-
-

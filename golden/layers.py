@@ -86,9 +86,10 @@ def divide_round_half_even(value: Int64, divisor: int) -> Int64:
 
 def integer_sqrt(value: Int64) -> Int64:
     """Floor of the square root of non-negative integers below 2**62."""
-    root = np.sqrt(value.astype(np.float64)).astype(np.int64)
+    root: Int64 = np.sqrt(value.astype(np.float64)).astype(np.int64)
     root = root - (root * root > value)
-    return root + ((root + 1) * (root + 1) <= value)
+    above: Int64 = root + ((root + 1) * (root + 1) <= value)
+    return above
 
 
 def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
@@ -139,7 +140,8 @@ class Table:
         index = argument >> self.step_bits
         rest = argument & ((1 << self.step_bits) - 1)
         low, high = self.values[index], self.values[index + 1]
-        return low + shift_round_half_even((high - low) * rest, self.step_bits)
+        value: Int64 = low + shift_round_half_even((high - low) * rest, self.step_bits)
+        return value
 
 
 def make_table(
@@ -204,9 +206,7 @@ class KVCache:
 
 
 def _joined(a: Block, b: Block) -> Block:
-    return Block(
-        np.concatenate([a.mantissa, b.mantissa]), np.concatenate([a.exponent, b.exponent])
-    )
+    return Block(np.concatenate([a.mantissa, b.mantissa]), np.concatenate([a.exponent, b.exponent]))
 
 
 SCALE_BITS = 20
@@ -227,7 +227,7 @@ def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int) -> Int64:
     Q16; probabilities are ``2**(score - max)`` with ``EXP_FRAC`` fraction bits; each takes its
     value's exponent on, and they become one block, whose product with the values is exact.
     """
-    tokens, heads, width = q.shape
+    tokens, _, width = q.shape
     cache.append(block_quantize(k, bits), block_quantize(v, bits))
     keys, values = cache.keys, cache.values
     positions = len(keys.mantissa)

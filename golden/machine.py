@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from golden import isa
 from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import BIAS_PLANES, MAX_SIGNIFICAND, AccelConfig
-from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.isa import ErrorCode, Instruction, Opcode
 from golden.rf8 import INTEGERS, is_valid
 
 Bytes = NDArray[np.uint8]

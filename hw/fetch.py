@@ -11,7 +11,6 @@ from golden.isa import FIELDS, Flag, Opcode
 from .axi import Burst
 from .weight_fetch import Descriptor
 
-
 OPERANDS = data.StructLayout(
     {name: signed(width) if negative else width for name, (_, width, negative) in FIELDS.items()}
 )
@@ -127,24 +126,22 @@ class InstructionFetch(wiring.Component):
         tile = Signal(17)
 
         with m.FSM():
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += pc.eq(self.program)
-                    m.next = "ASK"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += pc.eq(self.program)
+                m.next = "ASK"
             with m.State("ASK"):
                 m.d.comb += self.request.valid.eq(~self.stop)
                 m.d.sync += [left.eq(beats), failed.eq(0)]
                 with m.If(self.request.valid & self.request.ready):
                     m.next = "READ"
-            with m.State("READ"):
-                with m.If(self.beat):
-                    m.d.sync += [
-                        raw.eq(Cat(raw[bits:], self.data)),
-                        failed.eq(failed | self.error),
-                        left.eq(left - 1),
-                    ]
-                    with m.If(left == 1):
-                        m.next = "CHECK"
+            with m.State("READ"), m.If(self.beat):
+                m.d.sync += [
+                    raw.eq(Cat(raw[bits:], self.data)),
+                    failed.eq(failed | self.error),
+                    left.eq(left - 1),
+                ]
+                with m.If(left == 1):
+                    m.next = "CHECK"
             with m.State("CHECK"):
                 has_bias = operands.flags[0]
                 m.d.sync += [
@@ -179,9 +176,8 @@ class InstructionFetch(wiring.Component):
                 m.d.comb += self.weights.valid.eq(1)
                 with m.If(self.weights.ready):
                     m.next = "ASK"
-            with m.State("FENCE"):
-                with m.If(self.quiet):
-                    m.next = "ASK"
+            with m.State("FENCE"), m.If(self.quiet):
+                m.next = "ASK"
         return m
 
 

@@ -106,7 +106,7 @@ class MatmulControl(wiring.Component):
         step = exact_log2(per_word)
 
         def advance():
-            """The word on the read port becomes current; read the next, after the last the first."""
+            """The word on the read port becomes current; read the next, or the first again."""
             m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
             m.d.sync += ahead.eq(0)
             with m.If(port == k_last >> step):
@@ -115,11 +115,10 @@ class MatmulControl(wiring.Component):
                 m.d.sync += [port.eq(port + 1), self.x_address.eq(self.x_address + 1)]
 
         with m.FSM():
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
-                    m.d.sync += [in_header.eq(1), self.plane.eq(0)]
-                    m.next = "READ"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
+                m.d.sync += [in_header.eq(1), self.plane.eq(0)]
+                m.next = "READ"
             with m.State("READ"):
                 m.d.comb += self.x_enable.eq(1)
                 m.d.sync += self.x_address.eq(first_word)
@@ -156,8 +155,7 @@ class MatmulControl(wiring.Component):
                         m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
                         with m.If(tiles == 1):
                             m.next = "DRAIN"
-            with m.State("DRAIN"):
-                with m.If(~self.array_busy & self.results_idle):
-                    m.d.comb += self.done.eq(1)
-                    m.next = "IDLE"
+            with m.State("DRAIN"), m.If(~self.array_busy & self.results_idle):
+                m.d.comb += self.done.eq(1)
+                m.next = "IDLE"
         return m

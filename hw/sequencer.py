@@ -93,11 +93,10 @@ class Sequencer(wiring.Component):
             m.next = "STOPPING"
 
         with m.FSM() as fsm:
-            with m.State("IDLE"):
-                with m.If(self.start):
-                    m.d.sync += [self.finished.eq(0), self.error.eq(ErrorCode.NONE)]
-                    m.d.sync += self.error_address.eq(0)
-                    m.next = "NEXT"
+            with m.State("IDLE"), m.If(self.start):
+                m.d.sync += [self.finished.eq(0), self.error.eq(ErrorCode.NONE)]
+                m.d.sync += self.error_address.eq(0)
+                m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += self.quiet.eq(~self.entries.valid)
                 m.d.comb += self.entries.ready.eq(1)

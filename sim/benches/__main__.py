@@ -15,8 +15,14 @@ from sim.benches.runner import BENCHES, Result, run_benches
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m sim.benches", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=BENCHES, metavar="NAME", default=BENCHES,
-                        help="benches to run: " + ", ".join(BENCHES))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=BENCHES,
+        metavar="NAME",
+        default=BENCHES,
+        help="benches to run: " + ", ".join(BENCHES),
+    )
     parser.add_argument("--seed", type=int, default=1, help="of all random numbers (default 1)")
     parser.add_argument("--jobs", type=int, default=2, help="benches at a time (default 2)")
     parser.add_argument("--json", action="store_true", help="print results as JSON")

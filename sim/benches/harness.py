@@ -9,6 +9,7 @@ import functools
 import json
 import os
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.clock import Clock
 from cocotb.simtime import convert, get_sim_time
 from cocotb.triggers import ClockCycles, RisingEdge
+from cocotbext.axi import AxiResp, AxiSlaveRead
 from numpy.typing import ArrayLike
 
 PERIOD_NS = 10
@@ -123,10 +125,16 @@ class Run:
             )
         self.checks += max(1, a.size)
 
-    def stalls(self, chance: float) -> Iterator[bool]:
-        """An endless pattern of pauses, each cycle with ``chance``; for cocotbext-axi and loops."""
+    def stalls(self, chance: float, longest: int = 1) -> Iterator[bool]:
+        """An endless pattern of pauses, for loops and for cocotbext-axi.
+
+        ``chance`` is the share of cycles that are pauses; pauses last 1 to ``longest`` cycles.
+        """
+        begin = chance / (chance + (1 - chance) * (longest + 1) / 2) if chance else 0.0
         while True:
-            yield from (self.rng.random(256) < chance).tolist()
+            for pause in (self.rng.random(256) < begin).tolist():
+                length = int(self.rng.integers(1, longest + 1)) if pause else 1
+                yield from [pause] * length
 
     def report(self) -> None:
         """Add this test to the report of the bench."""
@@ -161,3 +169,75 @@ def signed(value: int, bits: int) -> int:
     """The two's-complement number in the low ``bits`` of ``value``."""
     value &= (1 << bits) - 1
     return value - (value >> (bits - 1) << bits)
+
+
+class Memory:
+    """External memory for the bus models of cocotbext-axi, which call ``read`` and ``write``.
+
+    An access that touches a byte past the end, or one in ``broken``, is answered with an error.
+    """
+
+    def __init__(self, size: int, rng: np.random.Generator):
+        self.bytes = rng.integers(0, 256, size, dtype=np.uint8)
+        self.broken = np.zeros(size, bool)
+
+    async def read(self, address: int, length: int) -> bytes:
+        self._check(address, length)
+        return self.bytes[address : address + length].tobytes()
+
+    async def write(self, address: int, data: bytes) -> None:
+        self._check(address, len(data))
+        self.bytes[address : address + len(data)] = np.frombuffer(data, np.uint8)
+
+    def _check(self, address: int, length: int) -> None:
+        if address + length > len(self.bytes) or self.broken[address : address + length].any():
+            raise ValueError(f"no memory at {address:#x}")
+
+
+class InterleavedReads(AxiSlaveRead):
+    """A memory that answers reads of different IDs in any order, beat by beat.
+
+    AXI allows it: only the beats of one ID must keep their order.
+    """
+
+    def __init__(self, rng: np.random.Generator, *arguments: Any, **options: Any):
+        self._rng = rng
+        self._waiting: dict[int, deque[tuple[int, bool]]] = {}
+        super().__init__(*arguments, **options)
+
+    def _handle_reset(self, state: bool) -> None:
+        self._waiting.clear()
+        super()._handle_reset(state)
+
+    def _take(self, request: Any) -> None:
+        beats = int(request.arlen) + 1
+        first, size = int(request.araddr), self.byte_lanes
+        queue = self._waiting.setdefault(int(request.arid), deque())
+        queue.extend((first + n * size, n == beats - 1) for n in range(beats))
+
+    async def _process_read(self) -> None:
+        while True:
+            while not self.ar_channel.empty() or not any(self._waiting.values()):
+                self._take(await self.ar_channel.recv())
+            identity = int(self._rng.choice([i for i, queue in self._waiting.items() if queue]))
+            address, last = self._waiting[identity].popleft()
+            beat = self.r_channel._transaction_obj()
+            beat.rid, beat.rlast, beat.rresp = identity, last, AxiResp.OKAY
+            try:
+                beat.rdata = int.from_bytes(await self.target.read(address, self.byte_lanes), "little")
+            except ValueError:
+                beat.rdata, beat.rresp = 0, AxiResp.SLVERR
+            await self.r_channel.send(beat)
+
+
+def answer_errors_with(channel: Any, response: AxiResp) -> None:
+    """Make an R or B channel of cocotbext-axi, which knows SLVERR only, say ``response`` for it."""
+    send = channel.send
+
+    async def changed(beat: Any) -> None:
+        for name in ("rresp", "bresp"):
+            if getattr(beat, name, None) == AxiResp.SLVERR:
+                setattr(beat, name, response)
+        await send(beat)
+
+    channel.send = changed

@@ -47,8 +47,11 @@ def hard_dots(rng: np.random.Generator, scale: int, bits: int) -> np.ndarray:
 def hard_biases(rng: np.random.Generator, count: int) -> np.ndarray:
     limit = (1 << (RESULT_BITS - 1)) - 1
     edges = [0, 0, 0, 1, -1, limit, -limit - 1, limit - 1]
-    return np.where(rng.random(count) < 0.6, rng.choice(edges, count),
-                    rng.integers(-limit - 1, limit + 1, count))
+    return np.where(
+        rng.random(count) < 0.6,
+        rng.choice(edges, count),
+        rng.integers(-limit - 1, limit + 1, count),
+    )
 
 
 @bench_test(limit=60_000, part=list(CONFIGS), bubbles=[0, 0.3])

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
+
 from golden.arith import saturate
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
 from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
 from golden.layers import block_quantize
 from golden.machine import pack_tiles
-from numpy.typing import NDArray
-
 from rf8.errors import DataError
 from rf8.model import Float, Model, RF8Tensor
 from rf8.program import Buffer, Kernel, Program
@@ -104,7 +104,10 @@ def compile(
         kernel = Kernel(name, k, n, {}, x, y)
         widths = sorted({1, config.cols})
         code.append(
-            (kernel, {c: _instructions(kernel, chunks, offset is not None, c, config) for c in widths})
+            (
+                kernel,
+                {c: _instructions(kernel, chunks, offset is not None, c, config) for c in widths},
+            )
         )
     address = _pages(address)
     weights = np.concatenate(streams)
@@ -193,9 +196,7 @@ def _instructions(
         for c in range(columns):
             place = target + c * kernel.y.stride
             result.append(
-                Instruction(
-                    opcode=Opcode.STORE, column=c, address=place, count=words, src=x_words
-                )
+                Instruction(opcode=Opcode.STORE, column=c, address=place, count=words, src=x_words)
             )
         target += words * config.bus_bytes
     result.append(Instruction(opcode=Opcode.HALT))
@@ -212,10 +213,10 @@ def _host_arrays(model: Model) -> dict[str, NDArray[np.generic]]:
         arrays[f"{name}.codes"], arrays[f"{name}.bias"] = tensor.codes, tensor.bias
     norms = [f"h.{layer}.{norm}" for layer in range(model.spec.layers) for norm in ("ln_1", "ln_2")]
     for name in [*norms, "ln_f"]:
-        gamma = block_quantize(fixed_point(model.float_tensor(f"{name}.weight"), NORM_FRAC), 16, NORM_FRAC)
+        gamma = block_quantize(
+            fixed_point(model.float_tensor(f"{name}.weight"), NORM_FRAC), 16, NORM_FRAC
+        )
         arrays[f"{name}.gamma"] = gamma.mantissa.astype(np.int16)
         arrays[f"{name}.gamma_exponent"] = gamma.exponent.astype(np.int8)
         arrays[f"{name}.beta"] = fixed_point(model.float_tensor(f"{name}.bias")).astype(np.int32)
     return arrays
-
-

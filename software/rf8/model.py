@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from golden.layers import Activation
-from golden.rf8 import decode, is_valid
 from numpy.typing import NDArray
 
+from golden.layers import Activation
+from golden.rf8 import decode, is_valid
 from rf8.errors import DataError
 from rf8.files import replaced_folder
 

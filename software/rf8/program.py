@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from golden.config import AccelConfig
 from numpy.typing import NDArray
 
+from golden.config import AccelConfig
 from rf8.errors import DataError
 from rf8.files import replaced_file
 from rf8.model import Spec
@@ -173,4 +173,4 @@ def _kernel(fields: dict[str, Any]) -> Kernel:
 
 
 def _checksum(array: Array) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return zlib.crc32(np.ascontiguousarray(array).data)

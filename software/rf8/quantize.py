@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from golden.rf8 import Rounding, encode, row_bias
 
+from golden.rf8 import Rounding, encode, row_bias
 from rf8.errors import DataError
 from rf8.model import Float, Model, RF8Tensor, is_matrix
 
@@ -40,7 +40,7 @@ def quantize(
     DataError
         Where a weight cannot be encoded; the message names the tensor.
     """
-    tensors = {}
+    tensors: dict[str, Float | RF8Tensor] = {}
     for number, name in enumerate(model.tensors):
         progress(name, number, len(model.tensors))
         if is_matrix(name):

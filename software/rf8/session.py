@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
+
 from golden import isa, layers
 from golden.arith import Int64
+from golden.config import INSTRUCTION_BYTES
 from golden.isa import ErrorCode
 from golden.layers import Block, KVCache
 from golden.machine import Engine, Machine
-from numpy.typing import NDArray
-
 from rf8.errors import DataError, UsageError
 from rf8.program import Kernel, Program
 
@@ -183,13 +184,26 @@ class Session:
         self.stats.seconds += time.perf_counter() - started
         return np.concatenate(logits)
 
-    def stream(self, ids: Sequence[int], max_new_tokens: int) -> Iterator[int]:
-        """Greedy continuation of ``ids``, token by token, up to the end-of-text token."""
+    def stream(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int,
+        *,
+        on_logits: Callable[[Int64], object] | None = None,
+    ) -> Iterator[int]:
+        """Greedy continuation of ``ids``, token by token, up to the end-of-text token.
+
+        ``on_logits`` gets the Q16 logits of every position as they are computed, [T, vocab]; the
+        head then runs for all positions of the prompt, not for the last alone.
+        """
         self.check_length(len(ids), max_new_tokens)
         self.reset()
         pending = list(ids)
         for _ in range(max_new_tokens):
-            token = int(self.append(pending, last_only=True)[0].argmax())
+            logits = self.append(pending, last_only=on_logits is None)
+            if on_logits is not None:
+                on_logits(logits)
+            token = int(logits[-1].argmax())
             yield token
             if token == self.program.eos:
                 return
@@ -307,7 +321,7 @@ class Session:
 
     def _instruction(self, address: int) -> str:
         base, text = self.program.sections["program"]
-        data = text[address - base : address - base + isa.INSTRUCTION_BYTES].tobytes()
+        data = text[address - base : address - base + INSTRUCTION_BYTES].tobytes()
         try:
             return f"{address:#x}: {isa.decode(data)}"
         except isa.IllegalInstruction as error:
@@ -339,7 +353,7 @@ class Session:
         base, text = self.program.sections["program"]
         at = next(a for c, a in kernel.programs.items() if c >= column + 1) - base
         while True:
-            instruction = isa.decode(text[at : at + isa.INSTRUCTION_BYTES].tobytes())
+            instruction = isa.decode(text[at : at + INSTRUCTION_BYTES].tobytes())
             size = instruction.count * config.bus_bytes
             if instruction.opcode is isa.Opcode.HALT:
                 break

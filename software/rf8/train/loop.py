@@ -167,8 +167,8 @@ def train(
     model = new_model(recipe)
     for block in model.transformer.h:
         # gelu_new in one kernel
-        block.mlp.act = nn.GELU(approximate="tanh")  # type: ignore[union-attr]
-    model.to(device)  # type: ignore[arg-type]
+        block.mlp.act = nn.GELU(approximate="tanh")
+    model.to(device)
     optimizers = new_optimizers(model, recipe)
     step, seconds = _resume(out, identity, model, optimizers, device)
     rows = _kept_rows(out / "metrics.jsonl", step)
@@ -186,7 +186,7 @@ def train(
         with torch.autocast(device, torch.bfloat16):
             logits = model(input_ids=x, use_cache=False).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         for optimizer in optimizers:
             optimizer.step()

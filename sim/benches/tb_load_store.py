@@ -1,0 +1,269 @@
+"""LOAD and STORE with a scratchpad between them, against a memory with its own pace."""
+
+import cocotb
+import numpy as np
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+from cocotb.triggers import ClockCycles, RisingEdge
+from cocotbext.axi import AxiReadBus, AxiResp, AxiSlaveRead, AxiSlaveWrite, AxiWriteBus
+
+from golden.config import AccelConfig, get_config
+from hw.axi import READ_CLIENTS, ReadMaster, axi4_read, axi4_write
+from hw.load import Loader
+from hw.scratchpad import Scratchpad
+from hw.store import Storer
+from sim.benches.harness import Memory, Run, answer_errors_with, bench_test
+
+TINY = get_config("tiny").replace(scratch_words=256)
+CONFIGS = {
+    config.name: config
+    for config in (
+        TINY,
+        TINY.replace(name="one_column", cols=1, burst_beats=16),
+        TINY.replace(name="wide_bus", cols=3, bus_bytes=16, burst_beats=4),
+        TINY.replace(name="single_beats", burst_beats=1),
+    )
+}
+CONFIGURATIONS = "1 to 3 columns; bursts of 1, 4, 8 and 16 beats of 4 and 16 bytes"
+MEMORY = 1 << 15
+LOAD = READ_CLIENTS.index("load")
+
+
+class LoadStore(wiring.Component):
+    """`Loader` and `Storer`, wired to a `Scratchpad` and the bus as in the accelerator."""
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start_load": In(1),
+                "start_store": In(1),
+                "address": In(32),
+                "count": In(16),
+                "word": In(16),
+                "column": In(range(max(2, config.cols))),
+                "stop": In(1),
+                "done_load": Out(1),
+                "done_store": Out(1),
+                "failed_load": Out(1),
+                "failed_store": Out(1),
+                "idle_load": Out(1),
+                "idle_store": Out(1),
+                "read": Out(wiring.Signature(axi4_read(config))),
+                "write": Out(wiring.Signature(axi4_write(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.reader = reader = ReadMaster(self.config)
+        m.submodules.load = load = Loader(self.config)
+        m.submodules.store = store = Storer(self.config)
+        m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
+        connect(m, reader.axi, flipped(self.read))
+        connect(m, store.axi, flipped(self.write))
+        connect(m, load.request, reader.request_load)
+        m.d.comb += [
+            load.start.eq(self.start_load),
+            load.address.eq(self.address),
+            load.count.eq(self.count),
+            load.dst.eq(self.word),
+            load.beat.eq(reader.beat[LOAD]),
+            load.error.eq(reader.error),
+            reader.stop.eq(self.stop),
+            scratchpad.load_enable.eq(load.write_enable),
+            scratchpad.load_address.eq(load.write_address),
+            scratchpad.load_column.eq(self.column),
+            scratchpad.load_data.eq(reader.data),
+            store.start.eq(self.start_store),
+            store.address.eq(self.address),
+            store.count.eq(self.count),
+            store.src.eq(self.word),
+            store.column.eq(self.column),
+            store.stop.eq(self.stop),
+            scratchpad.store_enable.eq(store.read_enable),
+            scratchpad.store_address.eq(store.read_address),
+            *(store.read_data[c].eq(scratchpad.data[c]) for c in range(self.config.cols)),
+            self.done_load.eq(load.done),
+            self.done_store.eq(store.done),
+            self.failed_load.eq(load.failed),
+            self.failed_store.eq(store.failed),
+            self.idle_load.eq(reader.idle),
+            self.idle_store.eq(store.idle),
+        ]
+        return m
+
+
+def parts():
+    return {name: LoadStore(config) for name, config in CONFIGS.items()}
+
+
+class Bench:
+    """Runs loads and stores on the hardware and on arrays."""
+
+    def __init__(self, run: Run):
+        self.run, self.dut, self.config = run, run.dut, CONFIGS[run.part]
+        self.memory = Memory(MEMORY, run.rng)
+        shape = (self.config.cols, self.config.scratch_words, self.config.bus_bytes)
+        self.scratch = np.zeros(shape, np.uint8)
+        self.addresses = self.answers = 0  # write bursts begun and answered
+
+    async def start(self, pace: float = 0, longest: int = 1) -> None:
+        run, dut = self.run, self.run.dut
+        quiet = dict.fromkeys(("start_load", "start_store", "stop", "count"), 0)
+        quiet |= dict.fromkeys(("read__arready", "read__rvalid"), 0)
+        await run.start(**quiet, write__awready=0, write__wready=0, write__bvalid=0)
+        read = AxiReadBus.from_prefix(*dut.prefix("read"), bus_separator="__")
+        write = AxiWriteBus.from_prefix(*dut.prefix("write"), bus_separator="__")
+        self.reads = AxiSlaveRead(read, dut.clk, dut.rst, target=self.memory)
+        self.writes = AxiSlaveWrite(write, dut.clk, dut.rst, target=self.memory)
+        channels = [self.reads.ar_channel, self.reads.r_channel]
+        channels += [self.writes.aw_channel, self.writes.w_channel, self.writes.b_channel]
+        for channel in channels:
+            channel.set_pause_generator(run.stalls(pace, longest))
+        cocotb.start_soon(self.watch())
+
+    async def watch(self) -> None:
+        """Count write bursts and their answers, and check where bursts end."""
+        dut, config, run = self.dut, self.config, self.run
+        limit = config.burst_beats * config.bus_bytes
+        while True:
+            await RisingEdge(dut.clk)
+            for channel in ("read__ar", "write__aw"):
+                ports = [getattr(dut, channel + port) for port in ("valid", "ready", "addr", "len")]
+                valid, ready, address, length = (int(port.value) for port in ports)
+                if valid and ready:
+                    end = address + (length + 1) * config.bus_bytes
+                    run.check(address // limit, (end - 1) // limit, f"block of {address:#x}")
+                    self.addresses += channel == "write__aw"
+            self.answers += int(dut.write__bvalid.value) and int(dut.write__bready.value)
+
+    def random_operands(self) -> tuple[int, int, int, int]:
+        """address, count, word, column"""
+        config, rng = self.config, self.run.rng
+        count = int(rng.choice([1, 2, 3, rng.integers(1, config.scratch_words + 1)]))
+        word = int(rng.integers(0, config.scratch_words - count + 1))
+        slots = MEMORY // config.bus_bytes - count
+        address = int(rng.integers(0, slots + 1))
+        if rng.random() < 0.4:  # across a page's end
+            page = 4096 // config.bus_bytes
+            address = min(slots, max(0, (address // page + 1) * page - int(rng.integers(0, 20))))
+        return address * config.bus_bytes, count, word, int(rng.integers(config.cols))
+
+    async def begin(self, unit: str, address: int, count: int, word: int, column: int) -> None:
+        dut = self.dut
+        dut.address.value, dut.count.value = address, count
+        dut.word.value, dut.column.value = word, column
+        getattr(dut, f"start_{unit}").value = 1
+        await RisingEdge(dut.clk)
+        getattr(dut, f"start_{unit}").value = 0
+
+    async def finish(self, unit: str) -> bool:
+        """Wait for `done`; whether a failure was shown until then, itself included."""
+        dut, failed = self.dut, False
+        done = getattr(dut, f"done_{unit}")
+        while True:
+            await RisingEdge(dut.clk)
+            failed |= bool(int(getattr(dut, f"failed_{unit}").value))
+            if int(done.value):
+                break
+        await RisingEdge(dut.clk)
+        self.run.check(int(done.value), 0, "done in the cycle after done")
+        return failed
+
+    def words(self, address: int, count: int) -> np.ndarray:
+        """A view of memory [count, bus_bytes]."""
+        size = self.config.bus_bytes
+        return self.memory.bytes[address : address + count * size].reshape(count, size)
+
+    async def load(self, address: int, count: int, word: int, column: int) -> bool:
+        await self.begin("load", address, count, word, column)
+        self.scratch[column, word : word + count] = self.words(address, count)
+        return await self.finish("load")
+
+    async def store(self, address: int, count: int, word: int, column: int) -> bool:
+        """Store, and compare memory as soon as it is done: all answers must have come by then."""
+        before = self.memory.bytes.copy()
+        await self.begin("store", address, count, word, column)
+        failed = await self.finish("store")
+        self.run.check(self.answers, self.addresses, "write bursts answered")
+        if not failed:
+            size = self.config.bus_bytes
+            stored = self.scratch[column, word : word + count]
+            before[address : address + count * size] = stored.reshape(-1)
+            self.run.check(self.memory.bytes, before, f"memory after {count} words at {address:#x}")
+        return failed
+
+
+@bench_test(limit=60_000, part=list(CONFIGS), pace=[0, 0.3, 0.7])
+async def contents(run: Run, pace: float) -> None:
+    bench = Bench(run)
+    await bench.start(pace, longest=10)
+    for column in range(bench.config.cols):
+        await bench.load(column * 64, bench.config.scratch_words, 0, column)
+    for _ in range(20):
+        unit = bench.load if run.rng.random() < 0.5 else bench.store
+        failed = await unit(*bench.random_operands())
+        run.check(failed, False, "failed")
+
+
+@bench_test(limit=5_000, part=list(CONFIGS), response=[AxiResp.SLVERR, AxiResp.DECERR])
+async def errors(run: Run, response: AxiResp) -> None:
+    """One bad word anywhere makes the instruction fail; the next one is clean."""
+    bench = Bench(run)
+    await bench.start(pace=0.2)
+    answer_errors_with(bench.reads.r_channel, response)
+    answer_errors_with(bench.writes.b_channel, response)
+    memory, size = bench.memory, bench.config.bus_bytes
+    for unit in (bench.load, bench.store):
+        for bad in (0, 20, 39):
+            memory.broken[0x800 + bad * size] = True
+            run.check(await unit(0x800, 40, 3, 0), True, f"failed with word {bad} bad")
+            memory.broken[:] = False
+            run.check(await unit(0x800, 40, 3, 0), False, "failed with good memory")
+
+
+@bench_test(limit=5_000, part=list(CONFIGS))
+async def stop(run: Run) -> None:
+    """After `stop` no burst is begun; what is under way ends, and only then the bus is idle."""
+    bench = Bench(run)
+    dut = run.dut
+    await bench.start(pace=0.3)
+    for unit, prefix, answer in (("load", "read__ar", "read__rlast"), ("store", "write__aw", "")):
+        await bench.begin(unit, 0, 200, 0, 0)
+        await ClockCycles(dut.clk, int(run.rng.integers(5, 60)))
+        dut.stop.value = 1
+        await ClockCycles(dut.clk, 2)  # one for the signal, one for a burst that was just begun
+        valid, ready = getattr(dut, f"{prefix}valid"), getattr(dut, f"{prefix}ready")
+        idle = getattr(dut, f"idle_{unit}")
+        begun = int(valid.value)  # may still wait for the memory
+        for _ in range(200):
+            await RisingEdge(dut.clk)
+            now = int(valid.value)
+            run.check(now <= begun, True, "no burst begun after stop")
+            begun = now and not int(ready.value)
+        run.check(int(idle.value), 1, f"idle of {unit}")
+        run.check(bench.answers, bench.addresses, "write bursts answered")
+        dut.stop.value = 0
+        await run.reset()
+
+
+@bench_test(limit=2_000, part=list(CONFIGS))
+async def one_word_each_cycle(run: Run) -> None:
+    """With a memory that takes everything at once, a burst has no gaps."""
+    bench = Bench(run)
+    dut, config = run.dut, bench.config
+    await bench.start()
+    for channel in (bench.writes.aw_channel, bench.writes.w_channel):
+        channel.queue_occupancy_limit = -1
+    cocotb.start_soon(bench.store(0, 4 * config.burst_beats, 0, 0))
+    sent = []
+    while len(sent) < 4 * config.burst_beats:
+        await RisingEdge(dut.clk)
+        if int(dut.write__wvalid.value) and int(dut.write__wready.value):
+            sent.append(run.cycle)
+    gaps = np.diff(sent).reshape(-1)
+    inside = np.arange(1, len(sent)) % config.burst_beats != 0
+    run.check(gaps[inside], np.ones(inside.sum(), int), "cycles between words of a burst")
+    run.check(int(gaps.max()) <= 4, True, "at most three idle cycles between bursts")
