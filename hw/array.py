@@ -4,7 +4,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth.hdl import Array as Choice
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -79,6 +79,8 @@ class Array(wiring.Component):
     active: columns that take part; constant while a tile is under way
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
         it to fall: that is what the double buffer cannot hide.
+    idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
+        after ``busy`` has fallen
     invalid: a code of the slice was invalid (one cycle pulse, with `valid`)
     result_valid, result_row, result: the dot products of one row, for each column
 
@@ -98,6 +100,7 @@ class Array(wiring.Component):
                 "x": In(signed(config.act_bits)).array(config.cols),
                 "active": In(config.cols),
                 "busy": Out(1),
+                "idle": Out(1),
                 "invalid": Out(1),
                 "result_valid": Out(1),
                 "result_row": Out(range(config.rows)),
@@ -192,5 +195,9 @@ class Array(wiring.Component):
         m.d.sync += [done[0].eq(draining & (read_bin == 0)), done_row[0].eq(row)]
         for n in range(1, Combiner.latency):
             m.d.sync += [done[n].eq(done[n - 1]), done_row[n].eq(done_row[n - 1])]
-        m.d.comb += [self.result_valid.eq(done[-1]), self.result_row.eq(done_row[-1])]
+        m.d.comb += [
+            self.result_valid.eq(done[-1]),
+            self.result_row.eq(done_row[-1]),
+            self.idle.eq(~(self.busy | Cat(done).any())),
+        ]
         return m

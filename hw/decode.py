@@ -1,6 +1,6 @@
 """RF8 code to the control signals of a lane."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -13,6 +13,12 @@ def two_terms(significand: int) -> tuple[int, int | None, bool]:
     base = 4 if significand <= 24 else 5
     rest = significand - (1 << base)
     return base, (abs(rest).bit_length() - 1 if rest else None), rest < 0
+
+
+def _by_mantissa(mantissa, bits):
+    """One bit for each mantissa code: a table that is a single look-up in any target."""
+    table = sum(int(bit) << code for code, bit in enumerate(bits))
+    return Const(table, 8).bit_select(mantissa, 1)
 
 
 class RowControl(data.Struct):
@@ -67,27 +73,26 @@ class Decoder(wiring.Component):
             c.shift.eq(exponent & ((1 << self.config.align) - 1)),
             c.bin.eq(exponent >> self.config.align),
         ]
-        with m.Switch(mantissa):
-            for index, significand in enumerate(SIGNIFICANDS):
-                base, term, subtract = two_terms(int(significand))
-                with m.Case(index):
-                    m.d.comb += [
-                        c.base5.eq(base == 5),
-                        c.second.eq(term is not None),
-                        c.term.eq(term or 0),
-                        c.subtract.eq(subtract),
-                    ]
+        terms = [two_terms(significand) for significand in SIGNIFICANDS]
+        m.d.comb += [
+            c.base5.eq(_by_mantissa(mantissa, [base == 5 for base, _, _ in terms])),
+            c.second.eq(_by_mantissa(mantissa, [term is not None for _, term, _ in terms])),
+            c.term[0].eq(_by_mantissa(mantissa, [(term or 0) & 1 for _, term, _ in terms])),
+            c.term[1].eq(_by_mantissa(mantissa, [(term or 0) >> 1 for _, term, _ in terms])),
+            c.subtract.eq(_by_mantissa(mantissa, [subtract for _, _, subtract in terms])),
+        ]
         return m
 
 
 def add_or_subtract(a, b, subtract):
     """``a - b`` where ``subtract`` is set, else ``a + b``, modulo 2**len(a) and with one adder.
 
-    Every operand is used once and all have the result's width: synthesis then needs one carry
-    chain, and a simulator evaluates nothing for a lane that stands still.
+    ``b`` is signed, or has the width of ``a``. Every operand is used once: synthesis then needs
+    one carry chain, and a simulator evaluates nothing for a lane that stands still.
     """
-    assert len(a) == len(b)
-    return (a + (b ^ subtract.replicate(len(b))) + subtract)[: len(a)].as_signed()
+    mask = subtract.replicate(len(b))
+    inverted = b ^ (mask.as_signed() if b.shape().signed else mask)
+    return (a + inverted + subtract)[: len(a)].as_signed()
 
 
 def significand_product(x, control):
@@ -97,13 +102,6 @@ def significand_product(x, control):
     """
     width = len(x)
 
-    def shifted(by):
-        return (x << by)[:width]
-
-    base = Mux(control.base5, shifted(5), shifted(4))
-    term = Mux(
-        control.term[1],
-        Mux(control.term[0], shifted(3), shifted(2)),
-        Mux(control.term[0], shifted(1), shifted(0)),
-    )
+    base = ((x << 4) << control.base5)[:width]
+    term = (x << control.term)[:width]
     return add_or_subtract(base, Mux(control.second, term, 0), control.subtract)

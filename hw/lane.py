@@ -1,6 +1,6 @@
 """One lane: multiplies activations by decoded weights and accumulates, exactly."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -59,16 +59,17 @@ class Lane(wiring.Component):
             m.d.sync += product.eq(significand_product(self.x, self.weight))
 
         late = self.late
-        # Extend before shifting: all arithmetic is then modulo the width of a bin, which holds
-        # every sum (golden.config.AccelConfig.bin_bits).
-        wide = Cat(product, product[-1].replicate(width - len(product)))
-        aligned = (wide << late.shift[: self.config.align])[:width]
+        # product << shift, as an arithmetic shift to the right from the far end: that keeps the
+        # sign without spelling it out bit by bit, which simulators are slow at.
+        bits = self.config.align
+        far = Cat(Const(0, (1 << bits) - 1), product).as_signed()
+        aligned = far >> ~late.shift[:bits] if bits else product
         if self.config.bins == 1:
             total = Signal(signed(width), reset_less=True)
             held = Signal(signed(width), reset_less=True)
             base = Mux(self.first, 0, total)
             with m.If(self.enable & self.late_valid & (self.first | late.nonzero)):
-                term = Mux(late.nonzero, aligned, 0)
+                term = Mux(late.nonzero, aligned, Const(0, signed(len(aligned))))
                 m.d.sync += total.eq(add_or_subtract(base, term, late.negative))
             with m.If(self.enable & self.capture):
                 m.d.sync += held.eq(total)
@@ -81,13 +82,13 @@ class Lane(wiring.Component):
         current = bins.read_port(domain="comb")
         other = bins.read_port(domain="comb")
         base = Mux(self.fresh, 0, current.data)
-        bits = (depth - 1).bit_length()
+        bin_bits = (depth - 1).bit_length()
         m.d.comb += [
-            current.addr.eq(late.bin[:bits] | (self.bank << bits)),
+            current.addr.eq(late.bin[:bin_bits] | (self.bank << bin_bits)),
             write.addr.eq(current.addr),
             write.en.eq(self.enable & self.late_valid & late.nonzero),
             write.data.eq(add_or_subtract(base, aligned, late.negative)),
-            other.addr.eq(self.read_bin | (~self.bank << bits)),
+            other.addr.eq(self.read_bin | (~self.bank << bin_bits)),
             self.bin.eq(other.data),
         ]
         return m

@@ -23,7 +23,7 @@ class MatmulControl(wiring.Component):
     x_enable, x_address, x_word: the scratchpad, latency 1
     array_valid, array_first, array_last, array_busy, x: the array
     header, plane, bare, take, exponent: to the writeback
-    results_idle: the writeback is empty
+    results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
     stall_weights, stall_drain: why no slice was taken in this cycle
     """
@@ -155,7 +155,7 @@ class MatmulControl(wiring.Component):
                         m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
                         with m.If(tiles == 1):
                             m.next = "DRAIN"
-            with m.State("DRAIN"), m.If(~self.array_busy & self.results_idle):
+            with m.State("DRAIN"), m.If(self.results_idle):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"
         return m

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Array, Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -61,20 +61,22 @@ class Writeback(wiring.Component):
         rows = self.config.rows
 
         # Headers: `coming` is filled while the tile before is still leaving the array.
+        # One wide register for each plane; row r is byte r. The next tile's last slice may come while
+        # the last row of the tile before is still in the combiner, hence a cycle of delay.
+        taken = Signal()
+        m.d.sync += taken.eq(self.take)
         picked = []
         for plane in range(BIAS_PLANES):
-            coming, current = [], []
-            for row in range(rows):
-                coming.append(Signal(8, name=f"coming{plane}_{row}", reset_less=True))
-                current.append(Signal(8, name=f"current{plane}_{row}", reset_less=True))
+            coming = Signal(8 * rows, name=f"coming{plane}", reset_less=True)
+            current = Signal(8 * rows, name=f"current{plane}", reset_less=True)
             with m.If(self.header & (self.plane == plane)):
-                m.d.sync += [c.eq(s) for c, s in zip(coming, self.slice, strict=True)]
+                m.d.sync += coming.eq(Cat(self.slice))
             if plane:
                 with m.Elif(self.header & self.bare):
-                    m.d.sync += [c.eq(0) for c in coming]
-            with m.If(self.take):
-                m.d.sync += [c.eq(s) for c, s in zip(current, coming, strict=True)]
-            picked.append(Array(current)[self.row])
+                    m.d.sync += coming.eq(0)
+            with m.If(taken):
+                m.d.sync += current.eq(coming)
+            picked.append(current.word_select(self.row, 8))
         bias = Signal(signed(RESULT_BITS))
         m.d.comb += bias.eq(Cat(picked[1:]))
 

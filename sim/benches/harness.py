@@ -22,8 +22,10 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.clock import Clock
 from cocotb.simtime import convert, get_sim_time
 from cocotb.triggers import ClockCycles, RisingEdge
-from cocotbext.axi import AxiResp, AxiSlaveRead
+from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlaveRead
 from numpy.typing import ArrayLike
+
+from golden.isa import REGISTERS, counter_offset
 
 PERIOD_NS = 10
 
@@ -224,10 +226,32 @@ class InterleavedReads(AxiSlaveRead):
             beat = self.r_channel._transaction_obj()
             beat.rid, beat.rlast, beat.rresp = identity, last, AxiResp.OKAY
             try:
-                beat.rdata = int.from_bytes(await self.target.read(address, self.byte_lanes), "little")
+                beat.rdata = int.from_bytes(
+                    await self.target.read(address, self.byte_lanes), "little"
+                )
             except ValueError:
                 beat.rdata, beat.rresp = 0, AxiResp.SLVERR
             await self.r_channel.send(beat)
+
+
+class Host:
+    """Reads and writes the control registers by name, with pauses on every channel."""
+
+    def __init__(self, run: Run, bus: AxiLiteBus, pace: float):
+        self.master = AxiLiteMaster(bus, run.dut.clk, run.dut.rst)
+        write, read = self.master.write_if, self.master.read_if
+        channels = (write.aw_channel, write.w_channel, write.b_channel)
+        for channel in (*channels, read.ar_channel, read.r_channel):
+            channel.set_pause_generator(run.stalls(pace, 4))
+
+    async def write(self, register: str, value: int) -> None:
+        await self.master.write_dword(REGISTERS[register][0], value)
+
+    async def read(self, register: str) -> int:
+        return int(await self.master.read_dword(REGISTERS[register][0]))
+
+    async def counter(self, name: str) -> int:
+        return int(await self.master.read_qword(counter_offset(name)))
 
 
 def answer_errors_with(channel: Any, response: AxiResp) -> None:

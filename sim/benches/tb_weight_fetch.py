@@ -14,7 +14,7 @@ from cocotbext.axi import AxiReadBus, AxiSlaveRead
 
 from golden.config import AccelConfig, get_config
 from hw.axi import READ_CLIENTS, Burst, ReadMaster, axi4_read
-from hw.weight_fetch import Descriptor, WeightFetch
+from hw.weight_fetch import WeightFetch
 from sim.benches.harness import InterleavedReads, Memory, Run, bench_test
 
 TINY = get_config("tiny")
