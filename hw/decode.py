@@ -60,14 +60,11 @@ class Decoder(wiring.Component):
         lowest = 16 - self.config.span
 
         exponent = Signal(4)
-        reserved = Signal()
-        below = Signal()
+        # Encoders for this span flush what lies below it, so such a code is a broken one.
+        below = (field < lowest) & (code != 0) if lowest else 0
         m.d.comb += [
             exponent.eq(field - lowest),
-            reserved.eq((mantissa == 7) | (code == 0x80)),
-            # Encoders for this span flush what lies below it, so such a code is a broken one.
-            below.eq((field < lowest) & (code != 0)),
-            self.invalid.eq(reserved | below),
+            self.invalid.eq((mantissa == 7) | (code == 0x80) | below),
             c.nonzero.eq((code != 0) & ~self.invalid),
             c.negative.eq(code[7]),
             c.shift.eq(exponent & ((1 << self.config.align) - 1)),

@@ -18,9 +18,8 @@ OPERANDS = data.StructLayout(
 
 
 class Entry(data.Struct):
-    """An instruction that waits for execution: where it is, whether it may run, its operands."""
+    """An instruction that waits for execution: whether it may run, and its operands."""
 
-    pc: 32
     illegal: 1
     failed: 1
     operands: OPERANDS
@@ -145,7 +144,6 @@ class InstructionFetch(wiring.Component):
             with m.State("CHECK"):
                 has_bias = operands.flags[0]
                 m.d.sync += [
-                    entry.pc.eq(pc),
                     entry.failed.eq(failed),
                     entry.operands.eq(operands),
                     is_legal.eq(legal(operands, config) & (reserved == 0)),

@@ -18,11 +18,11 @@ class Sequencer(wiring.Component):
 
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
-    address stay until the next start.
+    address stay until the next start. Between instructions, that is the one that was to come next.
 
     Ports
     -----
-    start, abort: from the host
+    start, abort, program: from the host
     entries: from the instruction fetch
     operands: of the instruction under way
     start_<unit>, done_<unit>: the units
@@ -42,6 +42,7 @@ class Sequencer(wiring.Component):
             {
                 "start": In(1),
                 "abort": In(1),
+                "program": In(32),
                 "entries": In(stream.Signature(Entry)),
                 "operands": Out(OPERANDS),
                 **{f"start_{unit}": Out(1) for unit in UNITS.values()},
@@ -67,6 +68,7 @@ class Sequencer(wiring.Component):
         m = Module()
         entry = self.entries.payload
         pc = Signal(32)
+        next_pc = pc + self.config.slot_bytes
         waited = Signal(32)
         expired = Signal()
         m.d.comb += expired.eq((self.watchdog != 0) & (waited >= self.watchdog))
@@ -88,47 +90,55 @@ class Sequencer(wiring.Component):
             with m.If(condition):
                 m.d.comb += wrong.eq(code)
 
-        def fail(code, address):
-            m.d.sync += [self.error.eq(code), self.error_address.eq(address)]
+        def fail(code):
+            m.d.sync += [self.error.eq(code), self.error_address.eq(pc)]
             m.next = "STOPPING"
 
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [self.finished.eq(0), self.error.eq(ErrorCode.NONE)]
-                m.d.sync += self.error_address.eq(0)
+                m.d.sync += [self.error_address.eq(0), pc.eq(self.program)]
                 m.next = "NEXT"
             with m.State("NEXT"):
                 m.d.comb += self.quiet.eq(~self.entries.valid)
                 m.d.comb += self.entries.ready.eq(1)
                 with m.If(self.entries.valid):
-                    m.d.sync += [pc.eq(entry.pc), self.operands.eq(entry.operands)]
+                    m.d.sync += self.operands.eq(entry.operands)
                     with m.If(entry.failed):
-                        fail(ErrorCode.BUS_READ, entry.pc)
+                        fail(ErrorCode.BUS_READ)
                     with m.Elif(entry.illegal):
-                        fail(ErrorCode.ILLEGAL_INSTRUCTION, entry.pc)
+                        fail(ErrorCode.ILLEGAL_INSTRUCTION)
                     with m.Elif(entry.operands.opcode == Opcode.HALT):
                         m.next = "FINISH"
-                    with m.Elif(entry.operands.opcode != Opcode.FENCE):
+                    with m.Elif(entry.operands.opcode == Opcode.FENCE):
+                        m.d.sync += pc.eq(next_pc)
+                    with m.Else():
                         m.next = "START"
                 with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong, pc)
+                    fail(wrong)
             with m.State("START"):
                 for opcode, unit in UNITS.items():
                     chosen = self.operands.opcode == opcode
                     m.d.comb += getattr(self, f"start_{unit}").eq(chosen)
                 m.next = "RUN"
+                with m.If(wrong != ErrorCode.NONE):
+                    fail(wrong)
             with m.State("RUN"):
                 for opcode, unit in UNITS.items():
                     chosen = self.operands.opcode == opcode
                     m.d.comb += getattr(self, f"running_{unit}").eq(chosen)
                 done = Cat(getattr(self, f"done_{unit}") for unit in UNITS.values()).any()
                 with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong, pc)
+                    fail(wrong)
                 with m.Elif(done):
+                    m.d.sync += pc.eq(next_pc)
                     m.next = "NEXT"
             with m.State("FINISH"):
-                m.d.sync += self.finished.eq(1)
-                m.next = "IDLE"
+                with m.If(wrong != ErrorCode.NONE):
+                    fail(wrong)
+                with m.Else():
+                    m.d.sync += self.finished.eq(1)
+                    m.next = "IDLE"
             with m.State("STOPPING"):
                 m.d.comb += self.stop.eq(1)
                 with m.If(self.bus_idle):

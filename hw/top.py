@@ -96,6 +96,7 @@ class Accelerator(wiring.Component):
             fetch.stop.eq(sequencer.stop),
             sequencer.start.eq(control.start),
             sequencer.abort.eq(control.abort & control.busy),
+            sequencer.program.eq(control.program),
             sequencer.watchdog.eq(control.watchdog),
             control.busy.eq(sequencer.busy),
             control.finished.eq(sequencer.finished),

@@ -172,9 +172,7 @@ class RtlMachine:
         self._write("PROGRAM", program)
         self._write("CONTROL", 1)
         if not self._library.rf8_run(self._machine, limit):
-            raise SimulationHung(
-                f"no end after {limit} cycles, started at {program:#x}"
-            )
+            raise SimulationHung(f"no end after {limit} cycles, started at {program:#x}")
         status = self._read("STATUS")
         return RtlResult(
             ErrorCode(status >> 8 & 255),

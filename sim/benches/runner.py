@@ -17,13 +17,14 @@ import shutil
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from sim.toolchain import verilator_env, verilator_version
 
@@ -80,11 +81,11 @@ def run_bench(name: str, seed: int = 1) -> Result:
     log, report = folder / "run.log", folder / "checks.jsonl"
     started = built = time.monotonic()
     try:
-        model = _build(_verilog(bench.parts), f"tb_{name}")
+        model = _build(_verilog(name, bench.parts), f"tb_{name}")
         built = time.monotonic()
         failure = _simulate(model, f"sim.benches.tb_{name}", folder, log, report, seed)
-    except RuntimeError as error:
-        failure = str(error)
+    except Exception as error:  # whatever it is: the other benches are to run
+        failure = "; ".join(f"{type(error).__name__}: {error}".splitlines()[:2])
     lines = report.read_text().splitlines() if report.exists() else []
     tests = [json.loads(line) for line in lines]
     return Result(
@@ -113,11 +114,22 @@ def run_benches(
     return results
 
 
-def _verilog(parts: Callable[[], dict[str, Any]]) -> str:
-    from hw.verilog import convert
-    from sim.benches.harness import Bundle
+def _verilog(name: str, parts: Callable[[], dict[str, Any]]) -> str:
+    """The design of a bench; made again only after a change of a source that it may come from."""
+    sources = [*ROOT.glob("hw/*.py"), *ROOT.glob("golden/*.py")]
+    sources += [FOLDER / "harness.py", FOLDER / f"tb_{name}.py"]
+    digest = _digest(*(path.read_text() for path in sorted(sources)), version("amaranth"))
+    path = BUILD / "verilog" / f"tb_{name}-{digest}.v"
+    if not path.exists():
+        from hw.verilog import convert
+        from sim.benches.harness import Bundle
 
-    return convert(Bundle(parts()), name="top")
+        text = convert(Bundle(parts()), name="top")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in path.parent.glob(f"tb_{name}-*.v"):
+            old.unlink()
+        path.write_text(text)
+    return path.read_text()
 
 
 def _digest(*texts: str) -> str:
@@ -152,18 +164,18 @@ def _runtime() -> Path:
 
 
 def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str]) -> None:
-    from cocotb_tools.runner import get_runner
+    from cocotb_tools import runner as cocotb_runner
 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "top.v").write_text(text)
     (folder / "ports.vlt").write_text(PORTS_VISIBLE.format(top="top"))
     variables = MAKE_VARIABLES | variables
-    # One job: the benches themselves are what runs in parallel.
+    cocotb_runner.MAX_PARALLEL_BUILD_JOBS = 1  # it is benches that run side by side
     make = " ".join(f"{name}={value}" for name, value in variables.items())
     log = folder / "build.log"
     with _environment(verilator_env() | {"MAKEFLAGS": make}):
-        runner = get_runner("verilator")
+        runner = cocotb_runner.get_runner("verilator")
         try:
             runner.build(
                 sources=[folder / "ports.vlt", folder / "top.v"],

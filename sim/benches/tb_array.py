@@ -49,6 +49,16 @@ class Tile:
         return np.where(refused(self.codes, config), 0, weights).T @ self.x
 
 
+@dataclass(frozen=True)
+class Result:
+    """Dot products of a row: when the last slice of their tile went, when they must come."""
+
+    sent: int
+    cycle: int
+    row: int
+    dots: np.ndarray
+
+
 def refused(codes: np.ndarray, config: AccelConfig) -> np.ndarray:
     below = ((codes >> 3 & 15) < 16 - config.span) & (codes != 0)
     return ~is_valid(codes.astype(np.uint8)) | below
@@ -83,7 +93,7 @@ class Bench:
         self.weights = run.dut.array("weights", config.rows)
         self.x = run.dut.array("x", config.cols)
         self.results = run.dut.array("result", config.cols)
-        self.expected: deque[tuple[int, int, list[int]]] = deque()  # cycle, row, dots
+        self.expected: deque[Result] = deque()
         self.invalid = False
         self.active = np.full(config.cols, True)
         cocotb.start_soon(self.watch())
@@ -101,8 +111,9 @@ class Bench:
                 handle.value = int(value)
             self.invalid = bool(refused(codes, self.config).any())
         latency, bins = self.component.latency, self.config.bins
+        now = self.run.cycle
         for row, dots in enumerate(tile.dots(self.config)):
-            self.expected.append((self.run.cycle + latency + row * bins, row, dots.tolist()))
+            self.expected.append(Result(now, now + latency + row * bins, row, dots))
         await RisingEdge(self.dut.clk)
 
     async def slot(self, wait_for_busy: bool = False) -> None:
@@ -133,14 +144,17 @@ class Bench:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
             run.check(int(dut.invalid.value), self.invalid, f"invalid in cycle {cycle}")
-            due = bool(self.expected) and self.expected[0][0] == cycle
+            first = self.expected[0] if self.expected else None
+            idle = first is None or first.sent == cycle
+            run.check(int(dut.idle.value), idle, f"idle in cycle {cycle}")
+            due = first is not None and first.cycle == cycle
             run.check(int(dut.result_valid.value), due, f"result_valid in cycle {cycle}")
-            if due:
-                _, row, dots = self.expected.popleft()
-                run.check(int(dut.result_row.value), row, "result_row")
-                got = [handle.value.to_signed() for handle in self.results]
-                want = np.array(dots)[self.active]
-                run.check(np.array(got)[self.active], want, f"dots of row {row}")
+            if first and due:
+                self.expected.popleft()
+                run.check(int(dut.result_row.value), first.row, "result_row")
+                got = np.array([handle.value.to_signed() for handle in self.results])
+                what = f"dots of row {first.row}"
+                run.check(got[self.active], first.dots[self.active], what)
 
 
 async def check_tiles(run: Run, count: int, bubbles: float, broken: float) -> None:

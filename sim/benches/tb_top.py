@@ -7,11 +7,13 @@ on every channel. After a run, all of the memory must be as the golden machine l
 from collections.abc import Iterator
 from dataclasses import replace
 
+import cocotb
 import numpy as np
-from cocotb.triggers import RisingEdge
+from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import (
     AxiLiteBus,
     AxiReadBus,
+    AxiResp,
     AxiSlaveRead,
     AxiSlaveWrite,
     AxiWriteBus,
@@ -22,8 +24,9 @@ from golden.config import AccelConfig, get_config
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
 from golden.machine import Machine, RunResult
 from golden.rf8 import is_valid
+from hw.axi import READ_CLIENTS
 from hw.top import Accelerator
-from sim.benches.harness import Host, InterleavedReads, Memory, Run, bench_test
+from sim.benches.harness import Host, InterleavedReads, Memory, Run, answer_errors_with, bench_test
 
 SMALL = get_config("tiny").replace(scratch_words=128, max_k=96)
 CONFIGS = {
@@ -41,6 +44,9 @@ PACES = [0, 0.3, 0.7]
 
 MEMORY = 1 << 16
 PROGRAM, DATA, WEIGHTS = 0x0000, 0x2000, 0x6000  # where these areas begin
+
+
+HALT = Instruction(opcode=Opcode.HALT)
 
 
 def parts():
@@ -104,7 +110,7 @@ class Author:
 
     def matmul(self, *, k: int | None = None, tiles: int | None = None) -> Instruction:
         rng, config = self.rng, self.config
-        longest = min(config.max_k, 96)
+        longest = min(config.max_k, 96)  # what goes quickly
         k = k or int(rng.choice([1, 2, 3, 8, longest, *rng.integers(1, longest + 1, 5)]))
         tiles = tiles or int(rng.choice([1, 1, 2, 3, 7]))
         flags = Flag.BIAS if rng.random() < 0.5 else 0
@@ -151,6 +157,13 @@ class Author:
         yield Instruction(opcode=Opcode.FENCE)
         yield replace(matmul, address=target)
 
+    def there_and_back(self) -> Iterator[Instruction]:
+        """A STORE, and a LOAD of what it has written."""
+        store = self.transfer(Opcode.STORE, count=int(self.rng.integers(1, 40)))
+        yield store
+        column, word = int(self.rng.integers(self.config.cols)), self.place(store.count)
+        yield replace(store, opcode=Opcode.LOAD, column=column, src=0, dst=word)
+
     def all_columns(self, opcode: Opcode) -> Iterator[Instruction]:
         """Load or store all of the scratchpad."""
         words = self.config.scratch_words
@@ -163,10 +176,16 @@ class Author:
     def program(self, length: int) -> list[Instruction]:
         """Loads the scratchpad, does this and that, stores results here and there, and halts."""
         rng, out = self.rng, list(self.all_columns(Opcode.LOAD))
+        kinds = {
+            "matmul": 0.5,
+            "load": 0.1,
+            "store": 0.2,
+            "fence": 0.05,
+            "moved": 0.1,
+            "copy": 0.05,
+        }
         for _ in range(length):
-            kind = rng.choice(
-                ["matmul", "load", "store", "fence", "moved"], p=[0.5, 0.15, 0.2, 0.05, 0.1]
-            )
+            kind = str(rng.choice(list(kinds), p=list(kinds.values())))
             if kind == "matmul":
                 out.append(self.matmul())
                 if rng.random() < 0.7:  # see the results before they are gone
@@ -176,11 +195,13 @@ class Author:
                     out.append(replace(store, column=column, src=out[-1].dst))
             elif kind == "moved":
                 out.extend(self.moved_weights())
+            elif kind == "copy":
+                out.extend(self.there_and_back())
             elif kind == "fence":
                 out.append(Instruction(opcode=Opcode.FENCE))
             else:
                 out.append(self.transfer(Opcode[kind.upper()]))
-        return [*out, Instruction(opcode=Opcode.HALT)]
+        return [*out, HALT]
 
     def write(self, instructions: list[Instruction]) -> int:
         """Put a program into memory; its address."""
@@ -238,6 +259,14 @@ class Bench:
         self.run.check(status & 0xFF, flags, "STATUS: neither busy, nor both done and failed")
         return code, await self.host.read("ERROR_ADDRESS")
 
+    async def beats_of(self, client: str, count: int) -> None:
+        """Wait until some beats for a client of the read channel have come."""
+        dut, identity = self.dut, READ_CLIENTS.index(client)
+        while count:
+            await RisingEdge(dut.clk)
+            valid, ready = int(dut.m_axi_rvalid.value), int(dut.m_axi_rready.value)
+            count -= valid and ready and int(dut.m_axi_rid.value) == identity
+
     def expect(self, program: int) -> RunResult:
         """What the golden machine makes of the memory as it is now."""
         self.golden.memory[:] = self.memory.bytes
@@ -245,15 +274,23 @@ class Bench:
 
     async def check_run(self, program: int) -> RunResult:
         """Run on both, and compare the end, the memory and the counters."""
+        before = self.memory.bytes.view("<u4").copy()
         want = self.expect(program)
         await self.begin(program)
         code, address = await self.stopped()
         self.run.check([code, address], [want.error, want.error_address], "error and address")
         if want.error == ErrorCode.NONE:
-            words = "<u4"
-            self.run.check(self.memory.bytes.view(words), self.golden.memory.view(words), "memory")
+            self.check_memory(before)
             await self.check_counters(program, want)
         return want
+
+    def check_memory(self, before: np.ndarray) -> None:
+        """Each word that the program changes counts as a check, all the others as one."""
+        got, want = self.memory.bytes.view("<u4"), self.golden.memory.view("<u4")
+        changed = want != before
+        self.run.check(got[changed], want[changed], "words of memory that were written")
+        same = np.array_equal(got[~changed], want[~changed])
+        self.run.check(same, True, "the other words are as before")
 
     async def check_counters(self, program: int, want: RunResult) -> None:
         got = {name: await self.host.counter(name) for name in isa.COUNTERS}
@@ -312,4 +349,324 @@ async def many_small_tiles(run: Run) -> None:
         for column in range(program[-1].column):
             store = author.transfer(Opcode.STORE, count=words)
             program.append(replace(store, column=column, src=program[-1].dst))
-    await bench.check_run(author.write([*program, Instruction(opcode=Opcode.HALT)]))
+    await bench.check_run(author.write([*program, HALT]))
+
+
+@bench_test(limit=20_000, part=list(CONFIGS))
+async def longest_dot_products(run: Run) -> None:
+    """As many terms as the accumulators are made for."""
+    bench = Bench(run)
+    author, config = bench.author, bench.config
+    await bench.start(0.1)
+    author.fill()
+    room = config.scratch_words - isa.block_words(config.max_k, config)
+    tiles = min(2, room * config.results_per_word // config.rows)
+    assert tiles, "no room for results beside the longest activations"
+    matmul = replace(author.matmul(k=config.max_k, tiles=tiles), column=config.cols)
+    program = [*author.all_columns(Opcode.LOAD), matmul, *author.all_columns(Opcode.STORE), HALT]
+    await bench.check_run(author.write(program))
+
+
+@bench_test(limit=80_000, part=list(CONFIGS))
+async def reset_under_way(run: Run) -> None:
+    """A reset at any time leaves a machine that works; registers are as after power-up."""
+    bench = Bench(run)
+    await bench.start(0.2)
+    for _ in range(8):
+        await bench.begin(bench.random_program(6))
+        await ClockCycles(run.dut.clk, int(run.rng.integers(20, 1200)))
+        await run.reset()
+        for name in ("STATUS", "ERROR_ADDRESS", "PROGRAM", "WATCHDOG", "INTERRUPT"):
+            run.check(await bench.host.read(name), 0, f"{name} after the reset")
+        await bench.host.write("INTERRUPT", 1)
+    await bench.check_random(length=6)
+
+
+def illegal_instructions(config: AccelConfig) -> Iterator[bytes]:
+    """Every rule that `golden.isa` has, broken by one instruction each."""
+    depth, bus = config.scratch_words, config.bus_bytes
+    matmul = Instruction(opcode=Opcode.MATMUL, column=1, address=WEIGHTS, count=1, k=4, dst=8)
+    load = Instruction(opcode=Opcode.LOAD, address=DATA, count=2)
+    store = Instruction(opcode=Opcode.STORE, address=DATA, count=2)
+    tile_words = config.rows // config.results_per_word
+    for broken in (
+        replace(matmul, flags=2),
+        replace(matmul, flags=0x80),
+        replace(matmul, column=0),
+        replace(matmul, column=config.cols + 1),
+        replace(matmul, address=WEIGHTS + bus // 2),
+        replace(matmul, count=0),
+        replace(matmul, k=0),
+        replace(matmul, k=config.max_k + 1),
+        replace(matmul, k=0xFFFF),
+        replace(matmul, src=depth - 1),
+        replace(matmul, src=0xFFFF),
+        replace(matmul, dst=depth - tile_words + 1),
+        replace(matmul, dst=0xFFFF),
+        replace(matmul, count=depth // tile_words + 1, dst=0),
+        replace(matmul, count=0xFFFF, dst=0),
+        replace(load, flags=1),
+        replace(load, column=config.cols),
+        replace(load, column=255),
+        replace(load, shift=-1),
+        replace(load, address=DATA + 1),
+        replace(load, count=0),
+        replace(load, k=1),
+        replace(load, src=1),
+        replace(load, dst=depth - 1),
+        replace(load, dst=0xFFFF, count=0xFFFF),
+        replace(store, flags=1),
+        replace(store, column=config.cols),
+        replace(store, shift=1),
+        replace(store, address=DATA + bus - 1),
+        replace(store, count=0),
+        replace(store, k=1),
+        replace(store, dst=1),
+        replace(store, src=depth - 1),
+    ):
+        yield broken.encode()
+    if config.addr_bits < 32:
+        for instruction in (matmul, load, store):
+            yield replace(instruction, address=1 << config.addr_bits).encode()
+    for opcode in (0, 6, 0x81, 0xFF):
+        yield bytes([opcode]).ljust(32, b"\0")
+    for opcode in Opcode:
+        for word in (1, 2, 3, 4, 5, 6, 7):
+            if word >= 4 or opcode in (Opcode.FENCE, Opcode.HALT):
+                yield bytes([opcode]).ljust(4 * word, b"\0").ljust(32, b"\1")
+
+
+@bench_test(limit=80_000, part=list(CONFIGS))
+async def illegal_instruction(run: Run) -> None:
+    """Each stops the machine, with its address; what comes before it is done, and no more."""
+    bench = Bench(run)
+    author, slot = bench.author, bench.config.slot_bytes
+    await bench.start()
+    for broken in illegal_instructions(bench.config):
+        author.fill()
+        before = int(run.rng.integers(0, 3))
+        good = [author.transfer(Opcode.LOAD, count=2) for _ in range(before)]
+        program = author.write([*good, HALT, HALT])
+        place = program + before * slot
+        bench.memory.bytes[place : place + 32] = np.frombuffer(broken, np.uint8)
+        want = await bench.check_run(program)
+        run.check(want.error, ErrorCode.ILLEGAL_INSTRUCTION, f"{broken.hex()} in the golden model")
+        run.check(want.error_address, place, f"{broken.hex()} in the golden model")
+    await bench.check_random(length=4)
+
+
+@bench_test(limit=150_000, part=list(CONFIGS))
+async def nearly_legal_instructions(run: Run) -> None:
+    """One random field of a legal instruction changed: both machines judge it alike."""
+    bench = Bench(run)
+    author, config = bench.author, bench.config
+    await bench.start()
+    # Any address may become a weight stream: let all of the memory hold valid codes.
+    bench.memory.bytes[:] = run.rng.choice(author.codes, MEMORY)
+    await bench.check_run(author.write([*author.all_columns(Opcode.LOAD), HALT]))
+    edges = [0, 1, config.scratch_words, config.max_k, config.cols]
+    seen = dict.fromkeys(ErrorCode, 0)
+    for _ in range(60):
+        author.free = WEIGHTS
+        kind = run.rng.integers(3)
+        if kind == 0:
+            good = replace(author.matmul(tiles=1), src=0, dst=config.scratch_words // 2)
+        else:
+            good = author.transfer(Opcode.LOAD if kind == 1 else Opcode.STORE)
+        name = str(run.rng.choice(list(isa.FIELDS)))
+        first, width, _ = isa.FIELDS[name]
+        value = int(run.rng.choice(edges)) + int(run.rng.integers(-2, 3))
+        if run.rng.random() < 0.3:
+            value = getattr(good, name) ^ 1 << int(run.rng.integers(width))
+        mask = (1 << width) - 1
+        word = int.from_bytes(good.encode(), "little") & ~(mask << first) | (value & mask) << first
+        program = author.write([HALT, HALT])
+        changed = np.frombuffer(word.to_bytes(32, "little"), np.uint8)
+        bench.memory.bytes[program : program + 32] = changed
+        if overlaps(changed.tobytes(), config):
+            continue
+        want = await bench.check_run(program)
+        seen[want.error] += 1
+    assert seen[ErrorCode.NONE] and seen[ErrorCode.ILLEGAL_INSTRUCTION], seen
+
+
+def overlaps(data: bytes, config: AccelConfig) -> bool:
+    """Whether a MATMUL writes results over its activations, which has no defined outcome."""
+    try:
+        i = isa.decode(data)
+    except isa.IllegalInstruction:
+        return False
+    words_in = isa.block_words(i.k, config)
+    words_out = i.count * config.rows // config.results_per_word
+    disjoint = i.src + words_in <= i.dst or i.dst + words_out <= i.src
+    return i.opcode is Opcode.MATMUL and not disjoint
+
+
+@bench_test(limit=80_000, part=list(CONFIGS))
+async def invalid_weight(run: Run) -> None:
+    """One bad byte anywhere among the codes of a stream stops the machine at its MATMUL."""
+    bench = Bench(run)
+    author, config, memory = bench.author, bench.config, bench.memory.bytes
+    bad = np.setdiff1d(np.arange(256), author.codes)
+    await bench.start(0.2)
+    for _ in range(12):
+        author.fill()
+        program = [*author.all_columns(Opcode.LOAD), author.matmul(), author.matmul(), HALT]
+        victim = program[-2 - int(run.rng.integers(2))]
+        slices = isa.tile_slices(victim.k, victim.flags, config)
+        tile, k = int(run.rng.integers(victim.count)), int(run.rng.integers(1, victim.k + 1))
+        row = int(run.rng.integers(config.rows))
+        place = victim.address + ((tile + 1) * slices - k) * config.rows + row
+        memory[place] = run.rng.choice(bad)
+        want = await bench.check_run(author.write(program))
+        run.check(want.error, ErrorCode.INVALID_WEIGHT, "error of the golden model")
+    await bench.check_random(length=4)
+
+
+@bench_test(limit=80_000, part=list(CONFIGS), response=[AxiResp.SLVERR, AxiResp.DECERR])
+async def memory_errors(run: Run, response: AxiResp) -> None:
+    """A word that the memory refuses stops the machine at the instruction that needs it."""
+    bench = Bench(run)
+    author, config, broken = bench.author, bench.config, bench.memory.broken
+    await bench.start(0.2)
+    answer_errors_with(bench.reads.r_channel, response)
+    answer_errors_with(bench.writes.b_channel, response)
+    for unit in ("fetch", "load", "weights", "store") * 3:
+        author.fill()
+        program = [
+            author.transfer(Opcode.LOAD),
+            *author.all_columns(Opcode.LOAD),
+            author.matmul(),
+            # Beside what is loaded, which must not fail.
+            replace(author.transfer(Opcode.STORE, count=20), address=MEMORY // 2 + 0x4000),
+            HALT,
+        ]
+        start = author.write(program)
+        at = {"fetch": int(run.rng.integers(len(program))), "load": 0, "weights": -3, "store": -2}
+        index = at[unit] % len(program)
+        if unit == "fetch":
+            address, size = start + index * config.slot_bytes, config.slot_bytes
+        elif unit == "weights":
+            address = program[index].address
+            size = isa.stream_beats(program[index], config) * config.bus_bytes
+        else:
+            address, size = program[index].address, program[index].count * config.bus_bytes
+        broken[address + int(run.rng.integers(size))] = True
+        await bench.begin(start)
+        if unit == "load":  # the word may be one of those that are loaded later, not before
+            index = 0
+        want = ErrorCode.BUS_WRITE if unit == "store" else ErrorCode.BUS_READ
+        got = await bench.stopped()
+        run.check(got, [want, start + index * config.slot_bytes], f"error and address, {unit}")
+        broken[:] = False
+        await bench.check_random(length=1)
+
+
+@bench_test(limit=60_000, part=list(CONFIGS))
+async def beyond_the_memory(run: Run) -> None:
+    """Programs, data and weights that run past the end of the memory, as the golden model says."""
+    bench = Bench(run)
+    author, config = bench.author, bench.config
+    await bench.start()
+    last = MEMORY - config.bus_bytes
+    valid = author.weights(3, 1, bias=False)[: config.bus_bytes]
+    for instruction in (
+        replace(author.transfer(Opcode.LOAD, count=3), address=last),
+        replace(author.transfer(Opcode.STORE, count=3), address=last),
+        replace(author.matmul(k=60, tiles=1), address=last),
+        replace(author.transfer(Opcode.LOAD, count=3), address=MEMORY),
+        replace(author.transfer(Opcode.STORE, count=1), address=MEMORY),
+    ):
+        bench.memory.bytes[last:] = np.frombuffer(valid, np.uint8)
+        want = await bench.check_run(author.write([instruction, HALT]))
+        run.check(want.error != ErrorCode.NONE, True, f"{instruction} fails in the golden model")
+    # A program without an end.
+    slots = 3
+    start = MEMORY - slots * config.slot_bytes
+    fences = isa.encode_program([Instruction(opcode=Opcode.FENCE)] * slots, config)
+    bench.memory.bytes[start:] = np.frombuffer(fences, np.uint8)
+    want = await bench.check_run(start)
+    run.check(want.error_address, MEMORY, "address in the golden model")
+    await bench.check_random(length=4)
+
+
+@bench_test(limit=60_000, part=list(CONFIGS))
+async def watchdog(run: Run) -> None:
+    """A channel of the memory falls silent. The machine gives up, waits until the bus has answered
+    what it owes, and stops; then it works again."""
+    bench = Bench(run)
+    author, config, dut = bench.author, bench.config, run.dut
+    await bench.start()
+    await bench.host.write("WATCHDOG", 100)
+    # The channel, the read client whose beats must have come before, and who is stuck then.
+    for silent, client, stuck in (
+        ("ar", "", 0),
+        ("r", "", 0),
+        ("r", "load", 1),
+        ("r", "weights", 3),
+        ("aw", "", 4),
+        ("w", "", 4),
+        ("b", "", 4),
+    ):
+        author.fill()
+        program = [
+            author.transfer(Opcode.LOAD, count=1),
+            author.transfer(Opcode.LOAD, count=100),
+            Instruction(opcode=Opcode.FENCE),
+            author.matmul(k=60, tiles=7),
+            author.transfer(Opcode.STORE, count=30),
+            HALT,
+        ]
+        start = author.write(program)
+        if not client:
+            bench.channels[silent].pause = True
+        await bench.begin(start)
+        if client:
+            await bench.beats_of(client, 10)
+            bench.channels[silent].pause = True
+        # Programs as short as this take less than 1000 cycles, the watchdog not included.
+        await ClockCycles(dut.clk, 1500)
+        run.check(int(dut.irq.value), 0, f"interrupt while {silent} is silent")
+        run.check(await bench.host.read("STATUS"), 0x501 | 4, "STATUS while a word is owed")
+        bench.channels[silent].pause = False
+        got = await bench.stopped()
+        want = [ErrorCode.WATCHDOG, start + stuck * config.slot_bytes]
+        run.check(got, want, f"error and address, {silent} silent after {client or 'the start'}")
+        await bench.check_random(length=2)
+
+
+@bench_test(limit=200_000, part=["tiny", "wide_bus"])
+async def abort(run: Run) -> None:
+    """The host stops the machine, in every cycle of a program; the next run is right."""
+    bench = Bench(run)
+    author, dut = bench.author, run.dut
+    await bench.start()
+    author.fill()
+    program = [
+        author.transfer(Opcode.LOAD, count=1),
+        Instruction(opcode=Opcode.FENCE),
+        author.matmul(k=2, tiles=1),
+        author.transfer(Opcode.STORE, count=2),
+        HALT,
+    ]
+    start = author.write(program)
+    places = [start + index * bench.config.slot_bytes for index in range(len(program))]
+    seen = []
+    for delay in range(300):
+        await bench.begin(start)
+        await ClockCycles(dut.clk, delay + 1)
+        write = cocotb.start_soon(bench.host.write("CONTROL", 2))
+        await RisingEdge(dut.s_axi_wvalid)
+        await RisingEdge(dut.clk)
+        late = bool(int(dut.irq.value))
+        await write
+        code, address = await bench.stopped()
+        run.check(code, ErrorCode.NONE if late else ErrorCode.ABORTED, f"error, delay {delay}")
+        if late:
+            break
+        seen.append(address)
+        if delay % 16 == 0:
+            await bench.check_random(length=1)
+    run.check(late, True, "the last program was let finish")
+    run.check(np.unique(seen), places, "addresses that were stopped at")
+    run.check(seen, np.sort(seen), "addresses in the order of the program")

@@ -14,7 +14,7 @@ from cocotbext.axi import AxiReadBus, AxiSlaveRead
 
 from golden.config import AccelConfig, get_config
 from hw.axi import READ_CLIENTS, Burst, ReadMaster, axi4_read
-from hw.weight_fetch import WeightFetch
+from hw.weight_fetch import Descriptor, WeightFetch
 from sim.benches.harness import InterleavedReads, Memory, Run, bench_test
 
 TINY = get_config("tiny")
@@ -37,11 +37,14 @@ class FetchAndBus(wiring.Component):
 
     def __init__(self, config: AccelConfig):
         self.config = config
-        fetch = WeightFetch(config).signature.members
-        names = ("descriptor", "slice", "valid", "failed", "ready", "end")
         super().__init__(
             {
-                **{name: fetch[name] for name in names},
+                "descriptor": In(stream.Signature(Descriptor)),
+                "slice": Out(8).array(config.rows),
+                "valid": Out(1),
+                "failed": Out(1),
+                "ready": In(1),
+                "end": In(1),
                 "other": In(stream.Signature(Burst)),
                 "beat": Out(len(READ_CLIENTS)),
                 "data": Out(8 * config.bus_bytes),

@@ -1,0 +1,303 @@
+"""Benchmarks: every figure beside its target, printed and written to build/bench.json.
+
+``python -m rf8.bench [--only TEXT]``. Ratios are measured side by side in one process; "one core"
+means processor time of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import rf8
+from golden.config import get_config
+from golden.isa import tile_slices
+from golden.machine import Machine
+from golden.rf8 import encode
+from rf8.gg import gg_
+from rf8.model import Model, Spec, is_conv1d, is_matrix
+from rf8.session import Session
+
+SEED = 0
+console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value. ``better`` says which side of the target is good."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None
+    better: str = "higher"
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the target is reached; None without one."""
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.better == "higher" else self.value <= self.target
+
+
+def gpt2_124m() -> Model:
+    """A model of GPT-2's 124M shape with weights from the GG initialiser."""
+    config = {"model_type": "gpt2"}
+    spec = Spec.from_config(config, "gpt2-124m")
+    generator = torch.Generator().manual_seed(SEED)
+    tensors: dict[str, Any] = {}
+    for name, shape in spec.shapes().items():
+        if is_matrix(name):
+            size = shape[::-1] if is_conv1d(name) else shape
+            tensors[name] = gg_(torch.empty(size), 1.5, generator=generator).numpy()
+        else:
+            fill = 1.0 if name.endswith("weight") else 0.0
+            tensors[name] = np.full(shape, fill, np.float32)
+    return Model(spec, config, tensors, "gpt2-124m")
+
+
+def fastest(function: Callable[[], object], rounds: int) -> float:
+    """Shortest wall time of ``rounds`` calls, in seconds."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def peak_bytes() -> int:
+    """Peak memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def bench_encode() -> Iterator[Figure]:
+    """Speed of encode against ml_dtypes' cast to float8_e4m3fn, 16 M float32 values."""
+    import ml_dtypes
+
+    x = np.random.default_rng(SEED).standard_normal((4096, 4096), dtype=np.float32)
+    for rounding in ("nearest_even", "paper"):
+        ours, theirs = [], []
+        for _ in range(5):
+            theirs.append(fastest(lambda: x.astype(ml_dtypes.float8_e4m3fn), 1))
+            ours.append(fastest(lambda r=rounding: encode(x, rounding=r), 1))  # type: ignore[misc]
+        yield Figure(f"encode 16 M values, {rounding}", x.size / min(ours) / 1e6, "M/s", None)
+        ratio = min(theirs) / min(ours)
+        yield Figure(f"encode against float8_e4m3fn cast, {rounding}", ratio, "x", 1.0)
+
+
+def bench_compile(path: Path) -> Iterator[Figure]:
+    """Time and memory to quantise and compile the 124M shape; leaves the image at ``path``."""
+    model = gpt2_124m()
+    weights = sum(int(t.nbytes) for t in model.tensors.values())  # type: ignore[union-attr]
+    started = time.perf_counter()
+    program = rf8.compile(rf8.quantize(model))
+    yield Figure(
+        "quantise and compile 124M", time.perf_counter() - started, "s", 30.0, better="lower"
+    )
+    yield Figure(
+        "its peak memory over the float32 weights", peak_bytes() / weights, "x", 3.0, better="lower"
+    )
+    program.save(path)
+
+
+def bench_token(path: Path) -> Iterator[Figure]:
+    """One decode token of the 124M shape on the simulated RTL."""
+    program = rf8.Program.load(path)
+    config = program.config
+    with Session(program, "rtl") as session:
+        wall, used = time.perf_counter(), time.process_time()
+        session.append([464])
+        wall, used = time.perf_counter() - wall, time.process_time() - used
+        counters = session.stats.counters
+    macs = counters["column_slices"] * config.rows
+    codes = sum(k.inputs * k.outputs for k in program.kernels.values())
+    yield Figure("124M token, RTL", wall, "s", 12.0, better="lower")
+    yield Figure("124M token, RTL, peak memory", peak_bytes() / 1e9, "GB", 2.0, better="lower")
+    yield Figure("RTL simulation speed, one core", macs / used / 1e6, "M MAC/s", 20.0)
+    yield Figure("124M token, cycles", counters["cycles"], "cycles", None, better="lower")
+    use = codes / (counters["cycles"] * config.bus_bytes)
+    yield Figure("124M token, bandwidth use at latency 60", 100 * use, "%", 95.0)
+
+
+def bench_golden(path: Path) -> Iterator[Figure]:
+    """The same linear layers on the golden torch path, against float32 torch."""
+    program = rf8.Program.load(path)
+    session = Session(program, "golden")
+    machine = session._golden
+    assert isinstance(machine, Machine)
+    kernels = list(program.kernels.values())
+    generator = torch.Generator().manual_seed(SEED)
+    floats = [
+        (torch.randn(1, k.inputs, generator=generator), torch.randn(k.outputs, k.inputs))
+        for k in kernels
+    ]
+
+    def golden() -> None:
+        for kernel in kernels:
+            machine.run(kernel.programs[1])
+
+    def plain() -> None:
+        for x, weight in floats:
+            torch.nn.functional.linear(x, weight)
+
+    golden()
+    ours, theirs = [], []
+    for _ in range(7):
+        ours.append(fastest(golden, 1))
+        theirs.append(fastest(plain, 1))
+    yield Figure("124M linear layers, golden torch path", 1e3 * min(ours), "ms", None, "lower")
+    ratio = min(ours) / min(theirs)
+    yield Figure("... over float32 linear", ratio, "x", 2.5, better="lower")
+
+
+def bench_amaranth() -> Iterator[Figure]:
+    """The same array in Amaranth's Python simulator, against the Verilated machine."""
+    from amaranth.sim import Simulator
+
+    from hw.array import Array
+
+    config = get_config("sim")
+    array = Array(config)
+    simulator = Simulator(array)
+    simulator.add_clock(1e-6)
+    cycles = 40
+    spent = []
+
+    async def stimulus(ctx: Any) -> None:
+        random = np.random.default_rng(SEED)
+        ctx.set(array.active, 1)
+        ctx.set(array.valid, 1)
+        for cycle in range(cycles + 5):
+            if cycle == 5:
+                spent.append(time.process_time())
+            for row in range(config.rows):
+                ctx.set(array.weights[row], int(random.integers(0, 16) * 8))
+            ctx.set(array.x[0], int(random.integers(-32768, 32768)))
+            await ctx.tick()
+        spent.append(time.process_time())
+
+    simulator.add_testbench(stimulus)
+    simulator.run()
+    slow = cycles * config.rows / (spent[1] - spent[0])
+    yield Figure("Amaranth's Python simulator, same array", slow / 1e6, "M MAC/s", None)
+    k, tiles = 768, 64
+    memory, program = _matvec(k, tiles)
+    from sim.rtl import RtlMachine
+
+    with RtlMachine(memory, config) as machine:
+        used = time.process_time()
+        result = machine.run(program)
+        used = time.process_time() - used
+    fast = result.counters["column_slices"] * config.rows / used
+    yield Figure("Verilated machine, matrix-vector product", fast / 1e6, "M MAC/s", 20.0)
+    yield Figure("Verilated machine over Amaranth's simulator", fast / slow, "x", 100.0)
+
+
+def _matvec(k: int, tiles: int) -> tuple[Any, int]:
+    """Memory with a program that multiplies random weights and activations; its address."""
+    from golden.isa import Instruction, Opcode, block_words, encode_program
+
+    config = get_config("sim")
+    random = np.random.default_rng(SEED)
+    size = tiles * tile_slices(k, 0, config) * config.rows
+    memory = np.zeros(1 << 23, np.uint8)
+    codes = random.integers(0, 128, size).astype(np.uint8)
+    memory[1 << 20 : (1 << 20) + size] = np.where(codes % 8 == 7, 0, codes)
+    words = block_words(k, config)
+    memory[1 << 16 : (1 << 16) + words * config.bus_bytes] = random.integers(0, 256)
+    program = [
+        Instruction(opcode=Opcode.LOAD, address=1 << 16, count=words),
+        Instruction(opcode=Opcode.MATMUL, column=1, address=1 << 20, count=tiles, k=k, dst=words),
+        Instruction(opcode=Opcode.HALT),
+    ]
+    text = encode_program(program, config)
+    memory[: len(text)] = np.frombuffer(text, np.uint8)
+    return memory, 0
+
+
+def bench_default() -> Iterator[Figure]:
+    """32 tokens of the default model on RTL and golden model together, from the command line."""
+    command = [sys.executable, "-m", "rf8.cli", "run", "default", "--backend", "both", "--json"]
+    command += ["--prompt", "And it came to pass", "--max-new-tokens", "32"]
+    started = time.perf_counter()
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds = time.perf_counter() - started
+    stats = json.loads(run.stdout)["stats"]
+    yield Figure("make run, 32 tokens, warm build", seconds, "s", 60.0, better="lower")
+    yield Figure("... differences to golden", stats["differences"], "words", 0, better="lower")
+    yield Figure("... words compared", stats["words_compared"], "words", None)
+    yield Figure("... cycles per token", stats["cycles_per_token"], "cycles", None, "lower")
+
+
+BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
+    "encode": bench_encode,
+    "compile": bench_compile,
+    "token": bench_token,
+    "golden": bench_golden,
+    "amaranth": bench_amaranth,
+    "default": bench_default,
+}
+NEEDS_IMAGE = ("compile", "token", "golden")
+
+
+def main() -> int:
+    """Run the benchmarks, each in a process of its own: its peak memory is then its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=BENCHES, action="append", help="run this one (repeat)")
+    parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
+    parser.add_argument("--image", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.image is not None:
+        needs = options.only[0] in NEEDS_IMAGE
+        figures = BENCHES[options.only[0]](*([options.image] if needs else []))
+        print(json.dumps([asdict(f) | {"met": f.met} for f in figures]))
+        return 0
+    wanted = options.only or list(BENCHES)
+    if {"token", "golden"} & set(wanted) and "compile" not in wanted:
+        wanted = ["compile", *wanted]
+    if {"token", "amaranth", "default"} & set(wanted):
+        from sim.build import build_library
+
+        build_library(get_config("sim"), progress=console.print)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "gpt2-124m.rf8"
+        for name in wanted:
+            with console.status(f"measuring {name}"):
+                command = [sys.executable, "-m", "rf8.bench", "--only", name, "--image", str(image)]
+                run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode:
+                console.print(f"benchmark {name} failed:\n{run.stderr}", style="red", markup=False)
+                return 1
+            results += json.loads(run.stdout)
+    for entry in results:
+        entry.pop("better")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
+    table = Table("figure", "value", "unit", "target", "met", box=None)
+    for entry in results:
+        target = "" if entry["target"] is None else f"{entry['target']:g}"
+        met = {True: "yes", False: "[red]no[/red]", None: ""}[entry["met"]]
+        table.add_row(entry["name"], f"{entry['value']:,.4g}", entry["unit"], target, met)
+    console.print(table)
+    console.print(f"wrote {options.output}")
+    return int(any(entry["met"] is False for entry in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""The command as users call it: in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def rf8(*arguments, **environment):
+    command = [sys.executable, "-m", "rf8.cli", *map(str, arguments)]
+    env = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+
+
+def test_quantize_compile_info_run(checkpoint, tmp_path):
+    quantized, image = tmp_path / "q", tmp_path / "m.rf8"
+    done = rf8("quantize", checkpoint, "-o", quantized, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tensors"]) == 10
+    assert rf8("compile", quantized, "-o", image, "--config", "tiny").returncode == 0
+    about = json.loads(rf8("info", image, "--json").stdout)
+    assert about["config"]["name"] == "tiny"
+    logits = tmp_path / "l.npy"
+    run = ["run", image, "--prompt-ids", "1,2,3", "--max-new-tokens", "2", "--json"]
+    golden = json.loads(rf8(*run, "--backend", "golden", "--logits", logits).stdout)
+    both = rf8(*run, "--backend", "both", "--stalls", "0.1")
+    assert both.returncode == 0, both.stderr
+    result = json.loads(both.stdout)
+    assert result["ids"] == golden["ids"] and result["stats"]["differences"] == 0
+    values = np.load(logits)
+    assert values.shape == (4, 101) and int(values[2].argmax()) == result["ids"][0]
+
+
+def test_text_in_text_out():
+    done = rf8("run", "default", "--prompt", "The king", "--max-new-tokens", "4",
+               "--backend", "golden")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("The king") and "tokens/s" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "IMAGE", "--prompt-ids", "1,x"], 2, "--prompt-ids is '1,x'"),
+        (["run", "IMAGE", "--prompt-ids", "999"], 2, "token 999 is not in the vocabulary"),
+        (["run", "IMAGE"], 2, "give either --prompt TEXT or --prompt-ids"),
+        (["run", "IMAGE", "--prompt", "hello"], 1, "has no tokenizer.json: use --prompt-ids"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--config", "sim"], 1, "not 'sim'"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--max-new-tokens", "99"], 2, "the context of 24"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--latency", "-1"], 2, "memory latency is -1"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--backend", "gpu"], 2, "gpu"),
+        (["run", "/none", "--prompt-ids", "1"], 1, "no model '/none'"),
+        (["run", "default", "--prompt", ""], 2, "prompt is empty"),
+        (["run", "default", "--prompt", "a", "--config", "huge"], 2, "no config 'huge'"),
+        (["quantize", "default", "-o", "/proc/x/y"], 1, "cannot write /proc/x/y"),
+        (["quantize", "default", "-o", "q", "--span", "9"], 2, "--span is 9, must be one of"),
+        (["compile", "default", "-o", "/proc/x.rf8"], 1, "cannot write /proc/x.rf8"),
+        (["compile", "default", "-o", "x.rf8", "--config", "ecp5"], 1, "--span 8"),
+        (["info", "/none"], 1, "no model '/none'"),
+        (["frobnicate"], 2, "No such command"),
+        (["run", "--frobnicate"], 2, "No such option"),
+    ],
+)
+def test_mistakes_get_one_line(image, tmp_path, monkeypatch, arguments, code, message):
+    monkeypatch.chdir(tmp_path)
+    done = rf8(*[str(image) if a == "IMAGE" else a for a in arguments], "--backend", "golden") \
+        if arguments[0] == "run" and "--backend" not in arguments else \
+        rf8(*[str(image) if a == "IMAGE" else a for a in arguments])  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_has_examples():
+    for command in ("quantize", "compile", "run", "info", "verilog"):
+        assert "Example" in rf8(command, "--help").stdout

@@ -1,0 +1,173 @@
+"""Whole models: golden against float, RTL against golden, and what users get wrong."""
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+import rf8
+from golden.config import CONFIGS
+from golden.isa import ErrorCode
+from rf8.errors import DataError, UsageError
+from rf8.model import RF8Tensor, is_conv1d
+from rf8.session import MachineStopped, Mismatch, Session
+from sim.rtl import MemoryModel
+
+STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
+
+
+def compiled(folder, config="tiny", **changes):
+    model = tiny_models.save(folder, **changes)
+    quantized = rf8.quantize(rf8.load_model(folder), span=CONFIGS[config].span)
+    return model, quantized, rf8.compile(quantized, config=config)
+
+
+def with_rf8_weights(model, quantized):
+    """The float model with the values of the codes."""
+    state = model.state_dict()
+    for name, tensor in quantized.tensors.items():
+        if isinstance(tensor, RF8Tensor):
+            values = torch.from_numpy(tensor.decode())
+            key = name if name == "lm_head.weight" else f"transformer.{name}"
+            state[key].copy_(values.T if is_conv1d(name) else values)
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tie_word_embeddings": False}, {"activation_function": "gelu"}, {"n_inner": None}],
+)
+def test_golden_is_close_to_float(tmp_path, changes):
+    model, quantized, program = compiled(tmp_path, **changes)
+    ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
+    ours = Session(program).forward(ids)
+    with torch.no_grad():
+        exact = with_rf8_weights(model, quantized)(torch.tensor([ids])).logits[0].numpy()
+    assert ours.shape == exact.shape
+    assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+def test_engines_and_batchings_agree(image):
+    program = rf8.Program.load(image)
+    ids = [5, 6, 7, 8, 9, 10, 11]
+    reference = Session(program, engine="numpy").forward(ids)
+    assert (Session(program, engine="torch").forward(ids) == reference).all()
+    one_by_one = Session(program)
+    rows = [one_by_one.append([token]) for token in ids]
+    assert (np.concatenate(rows) * 2.0**-16 == reference).all()
+
+
+CONFIGURATIONS = {
+    "odd widths": {},
+    "vocabulary of 3, untied": {"vocab_size": 3, "tie_word_embeddings": False, "n_head": 3},
+    "vocabulary of 1000": {"vocab_size": 1000, "n_embd": 21, "n_head": 7, "n_inner": 33},
+}
+
+
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_rtl_equals_golden_under_stalls(tmp_path, case):
+    _, _, program = compiled(tmp_path, **CONFIGURATIONS[case])
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([1, 2, 0], 4)
+        assert session.stats.differences == 0 and session.stats.compared > 0
+        assert session.stats.counters["stall_weights"] > 0
+        golden, rtl = session._golden.memory, session._rtl.memory
+        assert (golden == rtl).all()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl", "both"])
+def test_forward_and_generate_agree(image, backend):
+    program = rf8.Program.load(image)
+    with Session(program, backend) as session:
+        ids = session.generate([7, 8, 9], 3)
+        logits = session.forward(ids[:-1])
+        assert [int(row.argmax()) for row in logits[2:]] == ids[3:]
+        assert session.position == 5
+
+
+def test_two_sessions_in_one_process(image):
+    program = rf8.Program.load(image)
+    with Session(program, "rtl") as one, Session(program, "rtl") as two:
+        a, b = one.append([1]), two.append([2])
+        assert not np.array_equal(a, b)
+        assert (one.append([5]) == Session(program).forward([1, 5])[1] * 65536).all()
+        two.reset()
+        assert (two.append([1]) == a).all()
+
+
+def test_context_limits(image):
+    program = rf8.Program.load(image)
+    session = Session(program)
+    context = program.spec.context
+    assert len(session.generate(list(range(context)), 1)) == context + 1
+    assert len(session.generate([1], context)) == context + 1
+    for prompt, new in ((context + 1, 0), (context, 2), (1, context + 1)):
+        with pytest.raises(UsageError, match="context"):
+            session.generate([1] * prompt, new)
+    with pytest.raises(UsageError, match="token 101 is not in the vocabulary, 0 to 100"):
+        session.forward([5, 101])
+    with pytest.raises(UsageError, match="token -1 is not in the vocabulary"):
+        session.forward([-1])
+    with pytest.raises(UsageError, match="prompt is empty"):
+        session.forward([])
+    with pytest.raises(UsageError, match="max-new-tokens is -1"):
+        session.generate([1], -1)
+
+
+def test_unknown_backend(image):
+    with pytest.raises(UsageError, match="no backend 'gpu'; there are: golden, rtl, both"):
+        Session(rf8.Program.load(image), "gpu")
+
+
+def test_a_difference_is_found_and_located(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        # Flip a bit of a weight in the RTL's memory only: the golden machine keeps its copy.
+        start, data = program.sections["weights"]
+        at = next(i for i in range(200, data.size) if data[i] & 7 in (0, 1) and data[i] > 64)
+        session._rtl.memory[start + at] ^= 2
+        with pytest.raises(Mismatch, match=r"h\.0\.attn\.c_attn output \[column 0, \d+\]: expected "
+                           r"-?\d+, found -?\d+ \(written in cycle \d+; by 0x\w+: STORE"):  # fmt: skip
+            session.append([1])
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_invalid_weight_stops_and_names_the_instruction(image, backend):
+    program = rf8.Program.load(image)
+    with Session(program, backend) as session:
+        good = session.append([1])
+        machine = session._machines()[0]
+        start, data = program.sections["weights"]
+        machine.memory[start + data.size // 2] = 0x87
+        if backend == "golden":
+            machine._kept.clear()
+        session.reset()
+        with pytest.raises(MachineStopped, match=r"INVALID_WEIGHT in .* at 0x\w+: MATMUL"):
+            session.append([1])
+        machine.memory[start + data.size // 2] = data[data.size // 2]
+        session.reset()
+        assert (session.append([1]) == good).all()
+
+
+def test_span_and_size_are_checked(checkpoint):
+    model = rf8.load_model(checkpoint)
+    with pytest.raises(DataError, match="is a float model: quantise it first"):
+        rf8.compile(model, config="tiny")
+    with pytest.raises(DataError, match="span 16, config 'ecp5' has span 8: quantise it again"):
+        rf8.compile(rf8.quantize(model), config="ecp5")
+    with pytest.raises(ValueError, match="no config 'big'"):
+        rf8.compile(rf8.quantize(model), config="big")
+    narrow = CONFIGS["tiny"].replace(max_k=40)
+    with pytest.raises(DataError, match="dot products of 50 elements, config 'tiny' does 40"):
+        rf8.compile(rf8.quantize(model), config=narrow)
+    small = CONFIGS["tiny"].replace(scratch_words=16)
+    with pytest.raises(DataError, match="no room for results"):
+        rf8.compile(rf8.quantize(model), config=small)
+
+
+def test_results_in_many_chunks(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint))
+    small = CONFIGS["tiny"].replace(scratch_words=64)
+    assert ErrorCode.NONE == 0
+    whole = Session(rf8.compile(model, config="tiny")).forward([1, 2, 3])
+    assert (Session(rf8.compile(model, config=small)).forward([1, 2, 3]) == whole).all()
