@@ -145,7 +145,9 @@ def pack_tiles(
     def put(target: Bytes, values: Bytes) -> None:
         """Fill [tiles, planes, rows] from [N, planes]."""
         full = n // rows
-        target[:full] = values[: full * rows].reshape(full, rows, values.shape[1]).transpose(0, 2, 1)
+        target[:full] = (
+            values[: full * rows].reshape(full, rows, values.shape[1]).transpose(0, 2, 1)
+        )
         if full < tiles:
             target[full, :, : n - full * rows] = values[full * rows :].T
 

@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import numpy as np
 import typer
 from rich.console import Console
@@ -24,6 +23,9 @@ from rf8.errors import DataError, UsageError
 from rf8.model import Model, RF8Tensor, is_matrix, load_model
 from rf8.program import Program
 from rf8.session import MachineStopped, Mismatch, Session, Stats
+from sim.build import BuildFailed
+from sim.rtl import MemoryModel, SimulationHung
+from sim.toolchain import ToolMissing
 
 app = typer.Typer(
     name="rf8",
@@ -195,17 +197,14 @@ def run(
     """Generate text, greedily, and report what the machine did."""
     program = _program(model_or_file, config)
     ids = _prompt(program, prompt, prompt_ids)
-    memory = None
-    if backend is not Backend.golden:
-        from sim.rtl import MemoryModel
-
-        memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
+    memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
     session = Session(
         program, backend.value, memory=memory, waveform=waveform,
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
     )  # fmt: skip
     with session:
         session.check_length(len(ids), max_new_tokens)
+        session.check_ids(ids)
         rows: list[Any] = []
         keep = rows.append if logits is not None else None
         text = _Text(program, quiet=as_json)
@@ -388,26 +387,26 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
-    except click.exceptions.Abort:
+    except (KeyboardInterrupt, typer.Abort):
         _fail(130, "interrupted")
-    except click.ClickException as error:
-        _fail(2, f"{error.format_message()} (see rf8 --help)")
     except BrokenPipeError:
         sys.exit(141)
     except Exception as error:
         if debug:
             raise
+        # Errors of the option parser know how to say what is wrong.
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            _fail(2, f"{usage()} (see rf8 --help)")
         if isinstance(error, UsageError | ValueError):
             _fail(2, str(error))
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _fail(1, f"the disk is full: {error.filename or 'output'}")
-        _fail(1, str(error) if _expected(error) else f"{type(error).__name__}: {error} (--debug)")
+        _fail(1, str(error) if isinstance(error, EXPECTED) else f"{error!r} (more with --debug)")
 
 
-def _expected(error: Exception) -> bool:
-    names = ("ToolMissing", "BuildFailed", "SimulationHung")
-    kinds = (DataError, MachineStopped, Mismatch)
-    return isinstance(error, kinds) or type(error).__name__ in names
+EXPECTED = (DataError, MachineStopped, Mismatch, ToolMissing, BuildFailed, SimulationHung)
+"""Errors whose message says it all."""
 
 
 if __name__ == "__main__":

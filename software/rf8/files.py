@@ -28,6 +28,8 @@ def replaced_folder(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)

@@ -231,7 +231,7 @@ def load_model(source: str | Path) -> Model:
     text = os.fspath(source)
     if (PACKAGED / text / "config.json").exists() and not Path(text).exists():
         return _load_folder(PACKAGED / text, text)
-    path = Path(text)
+    path = Path(text).expanduser()
     if path.is_dir():
         return _load_folder(path, path.name)
     if path.exists():

@@ -165,7 +165,7 @@ class Session:
 
         With ``last_only`` the head runs for the last token alone, [1, vocab].
         """
-        self._check_ids(ids)
+        self.check_ids(ids)
         started = time.perf_counter()
         cols = self.program.config.cols
         logits = []
@@ -227,7 +227,8 @@ class Session:
                 f"most {context - prompt + 1} new ones fit"
             )
 
-    def _check_ids(self, ids: Sequence[int]) -> None:
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise `UsageError` unless ``ids`` can be appended."""
         spec = self.program.spec
         if not len(ids):
             raise UsageError("the prompt is empty: give at least one token")

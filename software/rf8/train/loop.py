@@ -186,7 +186,7 @@ def train(
         with torch.autocast(device, torch.bfloat16):
             logits = model(input_ids=x, use_cache=False).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         for optimizer in optimizers:
             optimizer.step()
