@@ -203,8 +203,8 @@ def run(
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
     )  # fmt: skip
     with session:
-        session.check_length(len(ids), max_new_tokens)
         session.check_ids(ids)
+        session.check_length(len(ids), max_new_tokens)
         rows: list[Any] = []
         keep = rows.append if logits is not None else None
         text = _Text(program, quiet=as_json)

@@ -126,8 +126,8 @@ def test_a_difference_is_found_and_located(image):
         start, data = program.sections["weights"]
         at = next(i for i in range(200, data.size) if data[i] & 7 in (0, 1) and data[i] > 64)
         session._rtl.memory[start + at] ^= 2
-        with pytest.raises(Mismatch, match=r"h\.0\.attn\.c_attn output \[column 0, \d+\]: expected "
-                           r"-?\d+, found -?\d+ \(written in cycle \d+; by 0x\w+: STORE"):  # fmt: skip
+        where = r"h\.0\.attn\.c_attn output \[column 0, \d+\]: expected -?\d+, found -?\d+ "
+        with pytest.raises(Mismatch, match=where + r"\(written in cycle \d+; by 0x\w+: STORE"):
             session.append([1])
 
 
