@@ -30,18 +30,15 @@ def saturate(value: Int64, bits: int) -> Int64:
 def shift_round_half_even(value: Int64, right: Int64 | int) -> Int64:
     """``value * 2**-right`` rounded to the nearest integer, ties to the even one.
 
-    ``right`` is at least 0 and broadcasts; from 63 on the result is 0. Rounding is round-half-even
-    as in IEEE 754, on two's complement.
+    ``|value| < 2**62``; ``right`` is at least 0 and broadcasts. Rounding is round-half-even as in
+    IEEE 754, on two's complement: half a unit is added, less one unless the quotient is odd.
     """
-    shift = np.minimum(np.asarray(right, np.int64), 63)
-    floor = value >> shift
-    one = np.int64(1)
-    rest = value - (floor << shift)
-    # From 63 on, no int64 reaches half a unit but the most negative, a tie, which goes to 0.
-    half = np.where(shift > 0, one << np.clip(shift - 1, 0, 62), np.int64(0))
-    up = (shift > 0) & ((rest > half) | ((rest == half) & ((floor & 1) == 1)))
-    rounded = floor + up
-    return np.where(shift >= 63, np.int64(0), rounded)
+    amount = np.asarray(right, np.int64)
+    shift = np.minimum(amount, 62)
+    shifts = (shift > 0).astype(np.int64)
+    odd = (value >> shift) & shifts
+    rounded = (value + ((np.int64(1) << shift) >> 1) - shifts + odd) >> shift
+    return np.where(amount > 62, np.int64(0), rounded)
 
 
 def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:

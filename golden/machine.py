@@ -167,8 +167,8 @@ class Machine:
     memory: uint8 [bytes]; programs read and write it in place
     config: the accelerator
     engine: "numpy", or "torch", which is bit-identical and faster
-    constant: ranges (start, end) of memory that no program writes; their weights are unpacked once
-        and kept, at 8 bytes a weight
+    constant: ranges (start, end) of memory that no program writes; their instructions and weights
+        are unpacked once and kept, weights at 8 bytes each
     """
 
     memory: Bytes
@@ -181,6 +181,7 @@ class Machine:
         self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
         self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
         self._kept: dict[Instruction, Tiles] = {}
+        self._decoded: dict[int, Instruction] = {}
         # Every partial sum of a dot product is below this, whatever the order of addition.
         largest = (MAX_SIGNIFICAND << (config.span - 1)) << (config.act_bits - 1)
         if config.max_k * largest >= EXACT_FLOAT64:
@@ -211,12 +212,7 @@ class Machine:
 
     def _step(self, address: int, result: RunResult) -> bool:
         config = self.config
-        data = self._read(address, config.slot_bytes).tobytes()
-        try:
-            i = isa.decode(data)
-            isa.check(i, config)
-        except isa.IllegalInstruction:
-            raise _Stop(ErrorCode.ILLEGAL_INSTRUCTION) from None
+        i = self._instruction(address)
         result.instructions += 1
         size = i.count * config.bus_bytes
         if i.opcode is Opcode.LOAD:
@@ -232,6 +228,22 @@ class Machine:
             self._matmul(i, result)
         return i.opcode is Opcode.HALT
 
+    def _is_constant(self, address: int, size: int) -> bool:
+        return any(low <= address and address + size <= high for low, high in self.constant)
+
+    def _instruction(self, address: int) -> Instruction:
+        if address in self._decoded:
+            return self._decoded[address]
+        data = self._read(address, self.config.slot_bytes).tobytes()
+        try:
+            i = isa.decode(data)
+            isa.check(i, self.config)
+        except isa.IllegalInstruction:
+            raise _Stop(ErrorCode.ILLEGAL_INSTRUCTION) from None
+        if self._is_constant(address, self.config.slot_bytes):
+            self._decoded[address] = i
+        return i
+
     def _tiles(self, i: Instruction) -> Tiles:
         if i in self._kept:
             return self._kept[i]
@@ -242,7 +254,7 @@ class Machine:
         except ValueError:
             raise _Stop(ErrorCode.INVALID_WEIGHT) from None
         tiles = Tiles(self._product.prepare(tiles.weights), tiles.exponents, tiles.bias)
-        if any(low <= i.address and i.address + size <= high for low, high in self.constant):
+        if self._is_constant(i.address, size):
             self._kept[i] = tiles
         return tiles
 
