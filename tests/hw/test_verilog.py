@@ -1,0 +1,30 @@
+import re
+
+from golden.config import CONFIGS
+from hw.top import Accelerator
+from hw.verilog import convert
+from sim.check_verilog import lint, synthesize
+
+
+def test_tiny_lints_and_synthesises(tmp_path):
+    path = tmp_path / "rf8_tiny.v"
+    text = convert(Accelerator(CONFIGS["tiny"]), name="rf8_tiny")
+    path.write_text(text)
+    assert lint(path, "rf8_tiny") == []
+    complaints, counts = synthesize(path, "rf8_tiny")
+    assert complaints == []
+    assert counts["flip-flops"] > 1000 and counts["cells"] > counts["flip-flops"]
+    ports = re.search(r"module rf8_tiny\((.*?)\);", text, re.DOTALL).group(1)
+    names = {name.strip() for name in ports.split(",")}
+    assert {"clk", "rst", "irq", "m_axi_araddr", "m_axi_wdata", "s_axi_rdata"} <= names
+
+
+def test_text_is_the_same_every_time():
+    config = CONFIGS["tiny"].replace(cols=1, align=4)
+    assert convert(Accelerator(config), name="a") == convert(Accelerator(config), name="a")
+
+
+def test_lint_finds_what_is_wrong(tmp_path):
+    path = tmp_path / "bad.v"
+    path.write_text("module bad(output x); assign x = y; endmodule")
+    assert any("y" in line for line in lint(path, "bad"))

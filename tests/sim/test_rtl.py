@@ -1,0 +1,151 @@
+"""The simulator: errors, recovery, waveforms, and the settings of its memory."""
+
+import numpy as np
+import pytest
+
+from golden import isa, machine
+from golden.config import CONFIGS
+from golden.isa import ErrorCode, Instruction, Opcode
+from sim import build, toolchain
+from sim.rtl import MemoryModel, RtlMachine, SimulationHung
+
+TINY = CONFIGS["tiny"]
+HALT = Instruction(opcode=Opcode.HALT)
+SIZE = 1 << 16
+
+
+def memory_with(*instructions, at=0):
+    memory = np.zeros(SIZE, np.uint8)
+    text = isa.encode_program([*instructions, HALT], TINY)
+    memory[at : at + len(text)] = np.frombuffer(text, np.uint8)
+    return memory
+
+
+LOAD = Instruction(opcode=Opcode.LOAD, address=0x1000, count=20)
+PRODUCT = Instruction(opcode=Opcode.MATMUL, column=1, address=0x2000, count=3, k=9, dst=8)
+STORE = Instruction(opcode=Opcode.STORE, address=0x3000, count=12, src=8)
+
+
+def weights(memory):
+    """Valid codes and activations that are not all zero."""
+    random = np.random.default_rng(3)
+    memory[0x1000:0x1100] = random.integers(0, 256, 256)
+    memory[0x1000] = 0xF0
+    memory[0x2000:0x2400] = random.integers(0, 14, 0x400) * 8
+    return memory
+
+
+def test_errors_match_golden_and_the_next_run_works():
+    cases = {
+        "illegal": [Instruction(opcode=Opcode.LOAD, address=2, count=1)],
+        "late illegal": [LOAD, PRODUCT, Instruction(opcode=Opcode.STORE, column=7, count=1)],
+        "read outside": [LOAD, Instruction(opcode=Opcode.LOAD, address=SIZE - 8, count=9)],
+        "weights outside": [LOAD, Instruction(**{**vars(PRODUCT), "address": SIZE - 16})],
+        "write outside": [Instruction(opcode=Opcode.STORE, address=SIZE - 8, count=9)],
+    }
+    memory = weights(memory_with())
+    with RtlMachine(memory, TINY, MemoryModel(stalls=0.2)) as rtl:
+        for name, program in cases.items():
+            memory[:0x1000] = memory_with(*program)[:0x1000]
+            expected = machine.run(memory.copy(), 0, TINY)
+            found = rtl.run(0, limit=100_000)
+            assert (found.error, found.error_address) == (
+                expected.error,
+                expected.error_address,
+            ), name
+            assert found.error is not ErrorCode.NONE
+            memory[:0x1000] = memory_with(LOAD, PRODUCT, STORE)[:0x1000]
+            golden = memory.copy()
+            assert machine.run(golden, 0, TINY).error is ErrorCode.NONE
+            assert rtl.run(0, limit=100_000).error is ErrorCode.NONE
+            assert (memory == golden).all(), name
+
+
+def test_counters_and_write_log():
+    memory = weights(memory_with(LOAD, PRODUCT, STORE))
+    golden = machine.run(memory.copy(), 0, TINY)
+    with RtlMachine(memory, TINY) as rtl:
+        result = rtl.run(0)
+        counters = result.counters
+        assert counters["read_weights"] == golden.read_weights
+        assert counters["written"] == golden.written == 12
+        assert counters["slices"] == golden.slices == 27
+        assert counters["column_slices"] == golden.column_slices
+        assert sum(counters[n] for n in ("matmul", "load", "store")) <= counters["cycles"]
+        cycles = [rtl.written_at(0x3000 + 4 * word) for word in range(12)]
+        assert None not in cycles and sorted(cycles) == cycles
+        assert rtl.written_at(0x2FFF) is None
+
+
+@pytest.mark.parametrize("stalls", [0.0, 0.5])
+@pytest.mark.parametrize("bandwidth", [1.0, 0.25])
+@pytest.mark.parametrize("latency", [0, 200])
+def test_memory_settings_change_cycles_only(latency, bandwidth, stalls):
+    memory = weights(memory_with(LOAD, PRODUCT, STORE))
+    golden = memory.copy()
+    machine.run(golden, 0, TINY)
+    model = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=9)
+    with RtlMachine(memory, TINY, model) as rtl:
+        first = rtl.run(0)
+        assert (memory == golden).all()
+        read = first.counters["read_weights"] + first.counters["read_other"]
+        assert first.counters["cycles"] >= read / bandwidth + latency
+
+
+def test_hang_is_reported_and_reset_recovers():
+    memory = weights(memory_with(LOAD, PRODUCT, STORE))
+    golden = memory.copy()
+    machine.run(golden, 0, TINY)
+    with RtlMachine(memory, TINY, MemoryModel(latency=1000)) as rtl:
+        with pytest.raises(SimulationHung, match="no end after 50 cycles"):
+            rtl.run(0, limit=50)
+        rtl.reset()
+        assert rtl.run(0).error is ErrorCode.NONE
+        assert (memory == golden).all()
+
+
+def test_watchdog():
+    memory = weights(memory_with(LOAD, PRODUCT, STORE))
+    with RtlMachine(memory, TINY, MemoryModel(latency=500), watchdog=100) as rtl:
+        assert rtl.run(0, limit=5000).error is ErrorCode.WATCHDOG
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"latency": -1}, "memory latency is -1"),
+        ({"bandwidth": 0.0}, "memory bandwidth is 0.0"),
+        ({"stalls": 1.0}, "memory stalls is 1.0"),
+    ],
+)
+def test_impossible_memories(setting, message):
+    with pytest.raises(ValueError, match=message):
+        MemoryModel(**setting)
+
+
+def test_waveform(tmp_path):
+    path = tmp_path / "run.fst"
+    memory = weights(memory_with(LOAD, PRODUCT, STORE))
+    try:
+        toolchain.require_headers({"zlib.h": "zlib1g-dev", "lz4.h": "liblz4-dev"})
+    except toolchain.ToolMissing as missing:
+        with pytest.raises(toolchain.ToolMissing, match=str(missing).split(":")[0]):
+            RtlMachine(memory, TINY, waveform=path)
+        return
+    with RtlMachine(memory, TINY, waveform=path) as rtl:
+        rtl.run(0)
+    assert path.stat().st_size > 1000
+
+
+def test_missing_tools_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(toolchain.ToolMissing, match=r"^g\+\+ is missing: apt-get install g\+\+$"):
+        toolchain.verilator_env()
+
+
+def test_failed_build_names_tool_and_log_and_keeps_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); garbage")
+    with pytest.raises(build.BuildFailed, match=r"verilator failed: %Error.*log: .*\.log"):
+        build.build_library(TINY)
+    assert not list((tmp_path / "sim").glob("*.so")) and not list(tmp_path.glob("sim/build-*"))
