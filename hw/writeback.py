@@ -60,9 +60,9 @@ class Writeback(wiring.Component):
         m = Module()
         rows = self.config.rows
 
-        # Headers: `coming` is filled while the tile before is still leaving the array.
-        # One wide register for each plane; row r is byte r. The next tile's last slice may come while
-        # the last row of the tile before is still in the combiner, hence a cycle of delay.
+        # Headers, one wide register for each plane, row r in byte r. `coming` is filled while the
+        # tile before is still leaving the array; the next tile's last slice may come while the
+        # last row of the tile before is still in the combiner, hence a cycle of delay.
         taken = Signal()
         m.d.sync += taken.eq(self.take)
         picked = []

@@ -152,6 +152,9 @@ def write_atomically(path: Path, text: str) -> None:
             out.write(text)
         Path(name).chmod(0o644)
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

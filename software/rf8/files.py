@@ -47,6 +47,8 @@ def replaced_file(path: Path) -> Iterator[Path]:
     path = path.absolute()
     if path.is_dir():
         raise DataError(f"{path} is a directory; give the name of a file")
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is no regular file; give another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

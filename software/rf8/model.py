@@ -189,6 +189,7 @@ class Model:
 
         Codes keep the checkpoint's own orientation; ``NAME.rf8_bias`` holds the row biases.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         tensors: dict[str, NDArray[Any]] = {}
@@ -210,7 +211,10 @@ class Model:
                 "span": self.span,
             }
         with replaced_folder(Path(folder)) as target:
-            save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+            try:
+                save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+            except SafetensorError as error:
+                raise DataError(f"cannot write {folder}: {error}") from error
             (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             for name, content in self.files.items():
                 (target / name).write_bytes(content)
