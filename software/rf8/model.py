@@ -173,11 +173,7 @@ class Model:
 
     def tokenizer(self) -> Any:
         """The tokenizer (`tokenizers.Tokenizer`), or None if the model has none."""
-        if "tokenizer.json" not in self.files:
-            return None
-        from tokenizers import Tokenizer
-
-        return Tokenizer.from_str(self.files["tokenizer.json"].decode())
+        return make_tokenizer(self.files)
 
     def float_tensor(self, name: str) -> Float:
         """A tensor's values, decoded if need be; matrices [out, in]."""
@@ -221,6 +217,15 @@ class Model:
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+
+
+def make_tokenizer(files: dict[str, bytes]) -> Any:
+    """The `tokenizers.Tokenizer` among a model's files, or None."""
+    if "tokenizer.json" not in files:
+        return None
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(files["tokenizer.json"].decode())
 
 
 def load_model(source: str | Path) -> Model:

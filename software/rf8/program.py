@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from golden.config import AccelConfig
 from rf8.errors import DataError
 from rf8.files import replaced_file
-from rf8.model import Spec
+from rf8.model import Spec, make_tokenizer
 
 FORMAT = "rf8-image"
 VERSION = 1
@@ -74,11 +74,7 @@ class Program:
 
     def tokenizer(self) -> Any:
         """The tokenizer (`tokenizers.Tokenizer`), or None if the model has none."""
-        if "tokenizer.json" not in self.files:
-            return None
-        from tokenizers import Tokenizer
-
-        return Tokenizer.from_str(self.files["tokenizer.json"].decode())
+        return make_tokenizer(self.files)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the image (safetensors), which appears whole or not at all.
