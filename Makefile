@@ -18,7 +18,7 @@ help: ## list the targets
 
 run: $(VENV)/user ## generate text on the simulated hardware, compared with the golden model
 	@$(BIN)/rf8 run default --backend both --config $(CONFIG) --prompt "$(PROMPT)" \
-	  --max-new-tokens $(TOKENS) $(ARGS)
+	  --max-new-tokens $(TOKENS) --temperature 0.6 $(ARGS)
 
 test: lint ## lint, then all tests but the slow ones
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)

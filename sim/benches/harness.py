@@ -234,6 +234,34 @@ class InterleavedReads(AxiSlaveRead):
             await self.r_channel.send(beat)
 
 
+CHANNELS = {
+    "ar": ("arid", "araddr", "arlen", "arsize", "arburst"),
+    "aw": ("awid", "awaddr", "awlen", "awsize", "awburst"),
+    "w": ("wdata", "wstrb", "wlast"),
+}
+"""What a manager says on its AXI4 channels."""
+
+
+async def watch_handshakes(run: Run, prefix: str) -> None:
+    """AXI's rule for a manager: what waits for ``ready`` stays as it is. Runs until cancelled."""
+    handles = {
+        channel: [
+            getattr(run.dut, prefix + port)
+            for port in (f"{channel}ready", f"{channel}valid", *payload)
+        ]
+        for channel, payload in CHANNELS.items()
+    }
+    waiting: dict[str, list[int]] = {}
+    while True:
+        await RisingEdge(run.dut.clk)
+        for channel, (ready, *rest) in handles.items():
+            now = [int(handle.value) for handle in rest] if int(rest[0].value) else [0]
+            if channel in waiting:
+                run.check(now, waiting.pop(channel), f"{channel} while it waits")
+            if now[0] and not int(ready.value):
+                waiting[channel] = now
+
+
 class Host:
     """Reads and writes the control registers by name, with pauses on every channel."""
 

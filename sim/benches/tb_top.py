@@ -26,7 +26,15 @@ from golden.machine import Machine, RunResult
 from golden.rf8 import is_valid
 from hw.axi import READ_CLIENTS
 from hw.top import Accelerator
-from sim.benches.harness import Host, InterleavedReads, Memory, Run, answer_errors_with, bench_test
+from sim.benches.harness import (
+    Host,
+    InterleavedReads,
+    Memory,
+    Run,
+    answer_errors_with,
+    bench_test,
+    watch_handshakes,
+)
 
 SMALL = get_config("tiny").replace(scratch_words=128, max_k=96)
 CONFIGS = {
@@ -36,13 +44,14 @@ CONFIGS = {
         SMALL.replace(name="one_bin", align=4, bus_bytes=8, act_bits=8, cols=1, burst_beats=16),
         SMALL.replace(name="wide_bus", align=0, span=8, bus_bytes=16, cols=3, addr_bits=20),
         SMALL.replace(name="eight_rows", align=3, span=12, rows=8, bus_bytes=8, fifo_beats=16),
-        SMALL.replace(name="short_queue", align=1, span=10, rows=8, bus_bytes=16, queue=2),
+        SMALL.replace(name="short_queue", align=1, span=10, act_bits=8, bus_bytes=8, queue=2),
     )
 }
+SHORT = [name for name, config in CONFIGS.items() if config.scratch_words == 128]  # for many runs
 CONFIGURATIONS = f"{len(CONFIGS)} machines: 4 and 8 rows, 1 to 3 columns, 4 to 16 bus bytes"
 PACES = [0, 0.3, 0.7]
 
-MEMORY = 1 << 16
+MEMORY = 1 << 17
 PROGRAM, DATA, WEIGHTS = 0x0000, 0x2000, 0x6000  # where these areas begin
 
 
@@ -66,6 +75,8 @@ class Author:
         in_span = (codes >> 3 & 15) >= 16 - config.span
         self.codes = codes[is_valid(codes) & (in_span | (codes == 0))]
         self.free = WEIGHTS
+        # What the scratchpad holds in the end goes behind all the rest.
+        self.results = MEMORY - config.cols * config.scratch_words * config.bus_bytes
 
     def fill(self) -> None:
         """New data. Any word may be the head of an activation block: most exponents are small."""
@@ -79,7 +90,7 @@ class Author:
         """Memory for a weight stream, from a new beat on."""
         address, bus = self.free, self.config.bus_bytes
         self.free += -(-size // bus) * bus + int(self.rng.integers(0, 3)) * bus
-        assert self.free <= MEMORY, "the program needs more memory for weights"
+        assert self.free <= self.results, "the program needs more memory for weights"
         return address
 
     def weights(self, k: int, tiles: int, bias: bool) -> bytes:
@@ -169,12 +180,12 @@ class Author:
         words = self.config.scratch_words
         for column in range(self.config.cols):
             address = DATA + column * (words // 4) * self.config.bus_bytes
-            if opcode is Opcode.STORE:  # behind the other areas
-                address = MEMORY - (column + 1) * words * self.config.bus_bytes
+            if opcode is Opcode.STORE:
+                address = self.results + column * words * self.config.bus_bytes
             yield Instruction(opcode=opcode, column=column, address=address, count=words)
 
     def program(self, length: int) -> list[Instruction]:
-        """Loads the scratchpad, does this and that, stores results here and there, and halts."""
+        """Loads the scratchpad, does this and that, stores all of the scratchpad, and halts."""
         rng, out = self.rng, list(self.all_columns(Opcode.LOAD))
         kinds = {
             "matmul": 0.5,
@@ -201,7 +212,7 @@ class Author:
                 out.append(Instruction(opcode=Opcode.FENCE))
             else:
                 out.append(self.transfer(Opcode[kind.upper()]))
-        return [*out, HALT]
+        return [*out, *self.all_columns(Opcode.STORE), HALT]
 
     def write(self, instructions: list[Instruction]) -> int:
         """Put a program into memory; its address."""
@@ -322,6 +333,7 @@ async def random_programs(run: Run, pace: float) -> None:
     """Several programs, one after the other, without a reset."""
     bench = Bench(run)
     await bench.start(pace)
+    cocotb.start_soon(watch_handshakes(run, "m_axi_"))
     for _ in range(3):
         await bench.check_random(length=12)
 
@@ -502,7 +514,7 @@ def overlaps(data: bytes, config: AccelConfig) -> bool:
     return i.opcode is Opcode.MATMUL and not disjoint
 
 
-@bench_test(limit=80_000, part=list(CONFIGS))
+@bench_test(limit=80_000, part=SHORT)
 async def invalid_weight(run: Run) -> None:
     """One bad byte anywhere among the codes of a stream stops the machine at its MATMUL."""
     bench = Bench(run)
@@ -523,7 +535,7 @@ async def invalid_weight(run: Run) -> None:
     await bench.check_random(length=4)
 
 
-@bench_test(limit=80_000, part=list(CONFIGS), response=[AxiResp.SLVERR, AxiResp.DECERR])
+@bench_test(limit=80_000, part=SHORT, response=[AxiResp.SLVERR, AxiResp.DECERR])
 async def memory_errors(run: Run, response: AxiResp) -> None:
     """A word that the memory refuses stops the machine at the instruction that needs it."""
     bench = Bench(run)
@@ -538,7 +550,7 @@ async def memory_errors(run: Run, response: AxiResp) -> None:
             *author.all_columns(Opcode.LOAD),
             author.matmul(),
             # Away from what is loaded, which must not fail.
-            replace(author.transfer(Opcode.STORE, count=20), address=MEMORY // 2 + 0x4000),
+            replace(author.transfer(Opcode.STORE, count=20), address=0xC000),
             HALT,
         ]
         start = author.write(program)
@@ -588,7 +600,7 @@ async def beyond_the_memory(run: Run) -> None:
     await bench.check_random(length=4)
 
 
-@bench_test(limit=60_000, part=list(CONFIGS))
+@bench_test(limit=60_000, part=SHORT)
 async def watchdog(run: Run) -> None:
     """A channel of the memory falls silent. The machine gives up, waits until the bus has answered
     what it owes, and stops; then it works again."""
@@ -633,24 +645,23 @@ async def watchdog(run: Run) -> None:
         await bench.check_random(length=2)
 
 
-@bench_test(limit=200_000, part=["tiny", "wide_bus"])
+@bench_test(limit=300_000, part=["one_bin", "wide_bus"])
 async def abort(run: Run) -> None:
-    """The host stops the machine, in every cycle of a program; the next run is right."""
+    """The host stops the machine, in any cycle of a program; the next run is right."""
     bench = Bench(run)
     author, dut = bench.author, run.dut
     await bench.start()
+    await bench.check_random(length=1)  # both scratchpads are now alike
     author.fill()
-    program = [
-        author.transfer(Opcode.LOAD, count=1),
-        Instruction(opcode=Opcode.FENCE),
-        author.matmul(k=2, tiles=1),
-        author.transfer(Opcode.STORE, count=2),
-        HALT,
-    ]
+    matmul = author.matmul(k=2, tiles=1)
+    words = bench.config.rows // bench.config.results_per_word
+    store = replace(author.transfer(Opcode.STORE, count=words), column=0, src=matmul.dst)
+    load = author.transfer(Opcode.LOAD, count=1)
+    program = [load, Instruction(opcode=Opcode.FENCE), matmul, store, HALT]
     start = author.write(program)
     places = [start + index * bench.config.slot_bytes for index in range(len(program))]
     seen = []
-    for delay in range(300):
+    for delay in range(1000):
         await bench.begin(start)
         await ClockCycles(dut.clk, delay + 1)
         write = cocotb.start_soon(bench.host.write("CONTROL", 2))
@@ -663,8 +674,38 @@ async def abort(run: Run) -> None:
         if late:
             break
         seen.append(address)
-        if delay % 16 == 0:
-            await bench.check_random(length=1)
+        if delay % 4 == 0:
+            await bench.check_run(start)
     run.check(late, True, "the last program was let finish")
     run.check(np.unique(seen), places, "addresses that were stopped at")
     run.check(seen, np.sort(seen), "addresses in the order of the program")
+
+
+@bench_test(limit=20_000, part=SHORT, unit=["ar", "aw"])
+async def abort_begins_nothing(run: Run, unit: str) -> None:
+    """After an abort, bursts that were on their way to the bus come through, and no others."""
+    bench = Bench(run)
+    author, dut = bench.author, run.dut
+    await bench.start(0.5)
+    cocotb.start_soon(watch_handshakes(run, "m_axi_"))
+    author.fill()
+    transfer = author.transfer(Opcode.LOAD if unit == "ar" else Opcode.STORE, count=120)
+    start = author.write([transfer, HALT])
+    bursts = 0
+
+    async def watch() -> None:
+        nonlocal bursts
+        while True:
+            await RisingEdge(dut.clk)
+            valid, ready = getattr(dut, f"m_axi_{unit}valid"), getattr(dut, f"m_axi_{unit}ready")
+            bursts += int(valid.value) and int(ready.value)
+
+    await bench.begin(start)
+    await RisingEdge(dut.m_axi_awvalid if unit == "aw" else dut.m_axi_rvalid)
+    await ClockCycles(dut.clk, 50)
+    await bench.host.write("CONTROL", 2)
+    cocotb.start_soon(watch())
+    got = await bench.stopped()
+    run.check(got, [ErrorCode.ABORTED, start], "error and address")
+    run.check(bursts <= 1, True, "at most the burst whose address was already there")
+    await bench.check_random(length=2)

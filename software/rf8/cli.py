@@ -22,7 +22,7 @@ from golden.rf8 import SPANS
 from rf8.errors import DataError, UsageError
 from rf8.model import Model, RF8Tensor, is_matrix, load_model
 from rf8.program import Program
-from rf8.session import MachineStopped, Mismatch, Session, Stats
+from rf8.session import MachineStopped, Mismatch, Sampler, Session, Stats
 from sim.build import BuildFailed
 from sim.rtl import MemoryModel, SimulationHung
 from sim.toolchain import ToolMissing
@@ -190,14 +190,17 @@ def run(
     latency: Annotated[int, typer.Option(help="Memory latency, cycles")] = 60,
     bandwidth: Annotated[float, typer.Option(help="Memory bandwidth, beats a cycle")] = 1.0,
     stalls: Annotated[float, typer.Option(help="Chance of a stall in a cycle")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the stalls")] = 1,
+    temperature: Annotated[float, typer.Option(help="Sample at this temperature; 0 is greedy")]
+    = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of sampling and stalls")] = 1,
     waveform: Annotated[Path | None, typer.Option(help="Write an FST waveform (slow)")] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Generate text, greedily, and report what the machine did."""
+    """Generate text and report what the machine did."""
     program = _program(model_or_file, config)
     ids = _prompt(program, prompt, prompt_ids)
     memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
+    choose = Sampler(temperature, seed) if temperature else None
     session = Session(
         program, backend.value, memory=memory, waveform=waveform,
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
@@ -210,7 +213,7 @@ def run(
         text = _Text(program, quiet=as_json)
         text.show(ids)
         new = []
-        for token in session.stream(ids, max_new_tokens, on_logits=keep):
+        for token in session.stream(ids, max_new_tokens, choose=choose, on_logits=keep):
             new.append(token)
             text.show([token])
         text.end()

@@ -75,6 +75,26 @@ class Stats:
         }
 
 
+class Sampler:
+    """Chooses tokens at random by ``softmax(logits / temperature)``, reproducibly.
+
+    Parameters
+    ----------
+    temperature: above 0
+    seed: of the generator (NumPy's default)
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        if not 0 < temperature < float("inf"):
+            raise UsageError(f"temperature is {temperature}, must be above 0")
+        self._temperature, self._random = temperature, np.random.default_rng(seed)
+
+    def __call__(self, logits: Int64) -> int:
+        scaled = (logits - logits.max()) * (2.0**-16 / self._temperature)
+        # The largest of logits with Gumbel noise is a sample of their softmax.
+        return int((scaled + self._random.gumbel(size=scaled.size)).argmax())
+
+
 class Session:
     """A compiled model that runs, with its key-value cache.
 
@@ -189,10 +209,12 @@ class Session:
         ids: Sequence[int],
         max_new_tokens: int,
         *,
+        choose: Callable[[Int64], int] | None = None,
         on_logits: Callable[[Int64], object] | None = None,
     ) -> Iterator[int]:
-        """Greedy continuation of ``ids``, token by token, up to the end-of-text token.
+        """Continuation of ``ids``, token by token, up to the end-of-text token.
 
+        ``choose`` takes Q16 logits [vocab] and gives the next token; the likeliest by default.
         ``on_logits`` gets the Q16 logits of every position as they are computed, [T, vocab]; the
         head then runs for all positions of the prompt, not for the last alone.
         """
@@ -203,7 +225,7 @@ class Session:
             logits = self.append(pending, last_only=on_logits is None)
             if on_logits is not None:
                 on_logits(logits)
-            token = int(logits[-1].argmax())
+            token = int(logits[-1].argmax()) if choose is None else choose(logits[-1])
             yield token
             if token == self.program.eos:
                 return

@@ -10,7 +10,7 @@ from golden.config import CONFIGS
 from golden.isa import ErrorCode
 from rf8.errors import DataError, UsageError
 from rf8.model import RF8Tensor, is_conv1d
-from rf8.session import MachineStopped, Mismatch, Session
+from rf8.session import MachineStopped, Mismatch, Sampler, Session
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
@@ -83,6 +83,19 @@ def test_forward_and_generate_agree(image, backend):
         logits = session.forward(ids[:-1])
         assert [int(row.argmax()) for row in logits[2:]] == ids[3:]
         assert session.position == 5
+
+
+def test_sampling_is_reproducible_and_follows_softmax(image):
+    session = Session(rf8.Program.load(image))
+    runs = [list(session.stream([7], 12, choose=Sampler(1.0, seed))) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+    logits = np.array([0, 1 << 16, -(20 << 16)])
+    sampler = Sampler(0.5, 3)
+    share = np.mean([sampler(logits) for _ in range(4000)])
+    assert abs(share - 1 / (1 + np.exp(-2))) < 0.02
+    assert list(session.stream([7], 5, choose=Sampler(1e-6, 0))) == session.generate([7], 5)[1:]
+    with pytest.raises(UsageError, match="temperature is -1, must be above 0"):
+        Sampler(-1, 0)
 
 
 def test_two_sessions_in_one_process(image):

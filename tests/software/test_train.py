@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from rf8.errors import DataError
 from rf8.train import data, loop
 from rf8.train.__main__ import main
-from rf8.train.data import DataError, Document
+from rf8.train.data import Document
 
 TINY = loop.Recipe(
     steps=12, vocab_size=300, context=16, n_embd=32, n_layer=1, n_head=2, batch=4, warmup=3

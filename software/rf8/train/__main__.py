@@ -37,10 +37,13 @@ def main(options: list[str] | None = None) -> int:
         os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(args.threads)
 
     import torch
+    from transformers.utils.logging import disable_progress_bar
 
-    from rf8.train.data import DataError, corpus
+    from rf8.errors import DataError
+    from rf8.train.data import corpus
     from rf8.train.loop import Recipe, train
 
+    disable_progress_bar()  # of saving; the only one here is of training
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():

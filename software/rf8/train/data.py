@@ -32,6 +32,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from rf8.errors import DataError
+
 END_OF_TEXT = "<|endoftext|>"
 BIBLE = ("bible-kjv", "bible-kjv-text")
 JARGON = ("jargon-text",)
@@ -50,10 +52,6 @@ HELD_OUT = frozenset(
         "Jargon File: V",
     }
 )
-
-
-class DataError(RuntimeError):
-    """Text that could not be fetched or does not look right; says what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
 
 def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) -> Tensor:
     """Token ids of the documents in order, int64 [tokens], one end-of-text before each."""
-    end = tokenizer.eos_token_id
+    end = tokenizer.backend_tokenizer.token_to_id(END_OF_TEXT)
     ids: list[int] = []
     for document in documents:
         ids.append(end)

@@ -47,7 +47,9 @@ def main() -> int:
         _, held_out = corpus(options.data)
         for name in options.models:
             model = load_model(name)
-            tokenizer = PreTrainedTokenizerFast(tokenizer_object=model.tokenizer())
+            tokenizer = PreTrainedTokenizerFast(
+                tokenizer_object=model.tokenizer(), eos_token="<|endoftext|>"
+            )
             module = to_transformers(model)
             found = evaluate(module, tokenizer, held_out, model.spec.context)
             found.pop("documents")

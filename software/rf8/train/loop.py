@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rf8 import gg
-from rf8.train.data import DataError, Document, encode, train_tokenizer
+from rf8.errors import DataError
+from rf8.train.data import Document, encode, train_tokenizer
 
 LOG_EVERY = 20  # steps
 VALIDATE_EVERY = 500  # steps, a multiple of LOG_EVERY
