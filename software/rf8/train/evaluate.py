@@ -53,7 +53,7 @@ def main() -> int:
             module = to_transformers(model)
             found = evaluate(module, tokenizer, held_out, model.spec.context)
             found.pop("documents")
-            kind = "float" if model.span is None else f"RF8, {model.rounding}, span {model.span}"
+            kind = "float" if model.span is None else "RF8"
             for text, figures in found.items():
                 row = (f"{figures[k]:,}" for k in ("tokens", "perplexity", "bits_per_byte"))
                 table.add_row(name, kind, text, *row)
