@@ -59,8 +59,14 @@ def synthesize(path: Path, top: str, steps: str = "") -> tuple[list[str], dict[s
     return found, {name: int(count) for count, name in cells}
 
 
-CELLS = ("LUT4", "CCU2C", "TRELLIS_DPR16X4", "TRELLIS_FF", "DP16KD")
-"""ECP5 cells in the table: look-up tables, carry pairs, LUT-RAM, flip-flops, block RAM."""
+CELLS = {
+    "LUT4": "LUT4",
+    "CCU2C": "carry",
+    "TRELLIS_DPR16X4": "LUT-RAM",
+    "TRELLIS_FF": "FF",
+    "DP16KD": "BRAM",
+}
+"""ECP5 cells in the table, and what to call them there."""
 
 
 def check(name: str, folder: Path) -> tuple[list[str], list[str]]:
@@ -88,7 +94,7 @@ def main() -> int:
     """Write and check all configs, two at a time; print a table."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/verilog")
     console = Console(highlight=False)
-    table = Table("file", "lines", "lint", "synthesis", *CELLS, "s", box=None)
+    table = Table("file", "lines", "lint", "synthesis", *CELLS.values(), "s", box=None)
     wrong: list[str] = []
     with (
         console.status(f"{folder}: Verilog, lint, synthesis for ECP5 (minutes)"),
