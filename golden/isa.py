@@ -191,6 +191,11 @@ def check(instruction: Instruction, config: AccelConfig) -> None:
             <= depth * config.results_per_word,
             f"destination ends past word {depth}",
         )
+        results = -(-i.count * config.rows // config.results_per_word)
+        need(
+            i.src + block_words(i.k, config) <= i.dst or i.dst + results <= i.src,
+            "source and destination overlap",
+        )
     else:
         need(i.column < config.cols, f"column must be below {config.cols}")
         start = i.dst if i.opcode is Opcode.LOAD else i.src

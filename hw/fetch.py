@@ -50,7 +50,8 @@ def legal(operands, config: AccelConfig):
         & (o.k != 0)
         & (o.k <= config.max_k)
         & (o.src + x_words <= depth)
-        & (o.dst + y_words <= depth),
+        & (o.dst + y_words <= depth)
+        & ((o.src + x_words <= o.dst) | (o.dst + y_words <= o.src)),
         Opcode.LOAD: placed & (o.column < config.cols) & (o.dst + o.count <= depth),
         Opcode.STORE: placed & (o.column < config.cols) & (o.src + o.count <= depth),
         Opcode.FENCE: True,

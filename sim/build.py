@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,11 +99,12 @@ def _build(text: str, flags: list[str], library: Path, trace: bool) -> None:
     log = library.with_suffix(".log")
     try:
         (folder / "rf8.v").write_text(text)
-        make = "-MAKEFLAGS"
         verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8", "rf8.v"]
         verilate += ["--Mdir", "obj", "--build", "-j", str(os.cpu_count() or 1)]
-        # The package's make rules name a precompiled header in a way that g++ does not take.
-        verilate += [make, "CFG_CXXFLAGS_PCH_I=-include", "-CFLAGS", " ".join(CXX_FLAGS)]
+        # The package's make rules name a precompiled header in a way that g++ does not take, and
+        # call a `python` that need not exist.
+        verilate += ["-MAKEFLAGS", f"CFG_CXXFLAGS_PCH_I=-include PYTHON3={sys.executable}"]
+        verilate += ["-CFLAGS", " ".join(CXX_FLAGS)]
         _tool(verilate, folder, env, log)
         include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-Iobj"]
         link = ["g++", "-shared", "-std=c++17", *CXX_FLAGS, f"-DVM_TRACE={int(trace)}"]

@@ -257,7 +257,8 @@ async def watch_handshakes(run: Run, prefix: str) -> None:
         for channel, (ready, *rest) in handles.items():
             now = [int(handle.value) for handle in rest] if int(rest[0].value) else [0]
             if channel in waiting:
-                run.check(now, waiting.pop(channel), f"{channel} while it waits")
+                before = waiting.pop(channel)
+                run.check(now == before, True, f"{channel} keeps {before} while it waits: {now}")
             if now[0] and not int(ready.value):
                 waiting[channel] = now
 

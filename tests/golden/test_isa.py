@@ -67,6 +67,8 @@ def test_reserved_words_must_be_zero(at):
         ({"src": 1020}, "source ends past word 1024"),
         ({"dst": 1005}, "destination ends past word 1024"),
         ({"count": 300}, "destination ends past word 1024"),
+        ({"dst": 4}, "source and destination overlap"),
+        ({"src": 28}, "source and destination overlap"),
     ],
 )
 def test_illegal_matmul(changes, what):

@@ -122,7 +122,7 @@ def ends(instructions, memory=None):
 def test_errors_name_code_and_address():
     load = Instruction(opcode=Opcode.LOAD, address=4000, count=100)
     store = Instruction(opcode=Opcode.STORE, address=4092, count=2)
-    product = Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=4)
+    product = Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=4, dst=8)
     illegal = Instruction(opcode=Opcode.LOAD, address=3, count=1)
     assert ends([HALT]) == (ErrorCode.NONE, 0)
     assert ends([load, HALT]) == (ErrorCode.BUS_READ, 0)
@@ -139,7 +139,7 @@ def test_codes_below_the_span_are_invalid():
     config = TINY.replace(span=8)
     memory = np.zeros(4096, np.uint8)
     put(memory, 0, isa.encode_program(
-        [Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=1), HALT], config
+        [Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=1, dst=8), HALT], config
     ))  # fmt: skip
     memory[1024 + 4] = 8 << 3
     assert run(memory, 0, config).error is ErrorCode.NONE
