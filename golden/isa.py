@@ -23,6 +23,12 @@ bytes: one slice of row exponents (int8), four slices of layer bias when the BIA
 j of each row's little-endian int32), then K slices of RF8 codes, one for each input channel. The
 tiles of an instruction follow each other without a gap; the next instruction's stream starts on a
 new beat.
+
+Errors. A stopped machine tells the error and the instruction; what the instruction had written by
+then is not defined. After an error `busy` stays until the bus has answered what it owes: a memory
+that never answers needs a reset, and a host that fears one polls STATUS instead of waiting for the
+interrupt. Not defined either: a program address that is no multiple of the slot, and streams or
+transfers that pass the end of the address space.
 """
 
 from __future__ import annotations
@@ -234,7 +240,7 @@ REGISTERS: dict[str, tuple[int, str]] = {
     "ERROR_ADDRESS": (0x10, "read only: address of the instruction that stopped the machine"),
     "PROGRAM": (0x14, "address of the first instruction, a multiple of the slot"),
     "WATCHDOG": (0x18, "cycles without progress after which the machine stops; 0: never"),
-    "INTERRUPT": (0x1C, "bit 0 enables the interrupt, which is high while done or error is"),
+    "INTERRUPT": (0x1C, "bit 0 enables the interrupt: high while done or error is and busy is not"),
 }
 COUNTERS: dict[str, str] = {
     "cycles": "clock cycles from start to stop",

@@ -67,7 +67,8 @@ def block_quantize(x: Int64, bits: int, frac: int = RESULT_FRAC) -> Block:
 def embed(codes: NDArray[np.uint8], bias: NDArray[np.int8]) -> Int64:
     """Rows of an RF8 embedding table, [T, D] codes and [T] row biases, as Q16."""
     exponent = bias.astype(np.int64)[:, None] - 4 + RESULT_FRAC
-    scaled = shift_left_or_right(INTEGERS[codes].astype(np.int64), np.minimum(exponent, 16))
+    # W has 21 bits: beyond 2**31 times that, whatever is not zero saturates.
+    scaled = shift_left_or_right(INTEGERS[codes].astype(np.int64), np.minimum(exponent, 31))
     return saturate(scaled, RESULT_BITS)
 
 
@@ -103,6 +104,7 @@ def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
     mean = divide_round_half_even(x.sum(axis=-1, keepdims=True), width)
     centred = x - mean
     drop = bit_length(np.abs(centred).max(axis=-1, keepdims=True)) - (NORM_BITS - 1)
+    drop = np.maximum(drop, -8)  # so that epsilon, below 1, fits beside any variance
     d = saturate(shift_left_or_right(centred, -drop), NORM_BITS)
     variance = ((d * d).sum(axis=-1, keepdims=True) << 6) // width
     # epsilon in the units of `variance`: d is x * 2**(RESULT_FRAC - drop).
@@ -110,7 +112,7 @@ def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
     eps = math.frexp(epsilon)
     eps_mantissa = round(eps[0] * 2**20)
     variance = variance + shift_left_or_right(
-        np.full_like(power, eps_mantissa), np.minimum(power + eps[1] - 20, 40)
+        np.full_like(power, eps_mantissa), power + eps[1] - 20
     )
     root = np.maximum(integer_sqrt(variance), 1)  # standard deviation of d, 3 fraction bits
     inverse = (np.int64(1) << np.int64(40)) // root
@@ -241,13 +243,14 @@ def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int) -> Int64:
     )
     exponent = query.exponent.transpose(1, 0, 2) + keys.exponent.transpose(1, 2, 0)
     factor = round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
-    # Q16; beyond 2**31 softmax could not tell them apart, so they may saturate.
-    score = shift_left_or_right(dots, np.minimum(exponent + RESULT_FRAC, 12))
-    score = saturate(score, RESULT_BITS) * factor >> SCALE_BITS
+    # Q16, up to 2**23 in magnitude: far beyond what any softmax tells apart from one-hot.
+    bounded = saturate(dots, 40)
+    score = saturate(shift_left_or_right(bounded, np.minimum(exponent + RESULT_FRAC, 22)), 40)
+    score = score * factor >> SCALE_BITS
 
     first = positions - tokens
     seen = np.arange(positions)[None, :] <= first + np.arange(tokens)[:, None]  # [T, P]
-    score = np.where(seen, score, np.int64(-1) << np.int64(40))
+    score = np.where(seen, score, np.int64(-1) << np.int64(44))
     below = score.max(axis=-1, keepdims=True) - score
     whole = np.minimum(below >> RESULT_FRAC, EXP_FRAC + 1)
     weight = EXP2(below & ((1 << RESULT_FRAC) - 1)) >> whole

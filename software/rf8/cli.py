@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -20,6 +21,7 @@ import rf8
 from golden.config import CONFIGS, get_config
 from golden.rf8 import SPANS
 from rf8.errors import DataError, UsageError
+from rf8.files import replaced_file
 from rf8.model import Model, RF8Tensor, is_matrix, load_model
 from rf8.program import Program
 from rf8.session import MachineStopped, Mismatch, Sampler, Session, Stats
@@ -62,7 +64,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option(help="Show tracebacks")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
 ) -> None:
     """Options of all commands; `main` reads --debug itself."""
@@ -78,7 +80,7 @@ class _Bar:
     def __init__(self, title: str) -> None:
         self._bar = Progress(
             TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-            console=notes, transient=True,
+            console=notes, transient=True, disable=not notes.is_terminal,
         )  # fmt: skip
 
     def __enter__(self) -> Any:
@@ -200,36 +202,38 @@ def run(
     program = _program(model_or_file, config)
     ids = _prompt(program, prompt, prompt_ids)
     memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
+    if seed < 0:
+        raise UsageError(f"--seed is {seed}, must be 0 or more")
     choose = Sampler(temperature, seed) if temperature else None
     session = Session(
         program, backend.value, memory=memory, waveform=waveform,
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
     )  # fmt: skip
-    with session:
+    with session, ExitStack() as files:
         session.check_ids(ids)
         session.check_length(len(ids), max_new_tokens)
+        # Opened first: hours of simulation must not end at a path that cannot be written.
+        target = None if logits is None else files.enter_context(replaced_file(logits))
         rows: list[Any] = []
-        keep = rows.append if logits is not None else None
         text = _Text(program, quiet=as_json)
         text.show(ids)
         new = []
+        keep = None if target is None else rows.append
         for token in session.stream(ids, max_new_tokens, choose=choose, on_logits=keep):
             new.append(token)
             text.show([token])
         text.end()
-        if logits is not None:
-            _save_logits(logits, np.concatenate(rows) if rows else session.append(ids))
-        if as_json:
-            result: dict[str, Any] = {
-                "prompt_ids": ids,
-                "ids": new,
-                "text": text.of(new),
-                "backend": backend.value,
-            }
-            result |= {"config": program.config.name, "stats": session.stats.as_dict()}
-            print(json.dumps(result))
-        else:
-            _summary(session.stats, backend, program, len(new))
+        if target is not None:
+            values = np.concatenate(rows) if rows else session.append(ids)
+            with target.open("wb") as out:
+                np.save(out, (values * 2.0**-16).astype(np.float32))
+        session.check_memory()
+    if as_json:
+        result: dict[str, Any] = {"prompt_ids": ids, "ids": new, "text": text.of(new)}
+        result |= {"backend": backend.value, "config": program.config.name}
+        print(json.dumps(result | {"stats": session.stats.as_dict()}))
+    else:
+        _summary(session.stats, backend, program, len(new))
 
 
 class _Text:
@@ -290,18 +294,12 @@ def _prompt(program: Program, text: str | None, ids: str | None) -> list[int]:
     return found
 
 
-def _save_logits(path: Path, values: Any) -> None:
-    from rf8.files import replaced_file
-
-    with replaced_file(path) as target, target.open("wb") as out:
-        np.save(out, (values * 2.0**-16).astype(np.float32))
-
-
 def _summary(stats: Stats, backend: Backend, program: Program, new: int) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("model", f"{program.model}, config {program.config.name}, backend {backend}")
     table.add_row("tokens", f"{stats.tokens} computed, {new} of them generated")
-    table.add_row("time", f"{stats.seconds:.1f} s, {stats.tokens / stats.seconds:.2f} tokens/s")
+    rate = stats.tokens / max(stats.seconds, 1e-9)
+    table.add_row("time", f"{stats.seconds:.1f} s, {rate:.2f} tokens/s")
     if stats.counters:
         table.add_row("cycles per token", f"{stats.cycles_per_token:,.0f} (linear layers, head)")
         table.add_row("bandwidth use", f"{stats.bandwidth_use:.1%} of the memory bus, weights only")
@@ -370,7 +368,6 @@ def verilog(
     """Write the accelerator as one Verilog file."""
     from hw.top import Accelerator
     from hw.verilog import convert
-    from rf8.files import replaced_file
 
     target = output / f"rf8_{config}.v"
     text = convert(Accelerator(get_config(config)), name=f"rf8_{config}")
@@ -387,8 +384,9 @@ def _fail(code: int, message: str) -> NoReturn:
 def main() -> None:
     """Run the command; errors become one line and an exit code (1 data, 2 usage)."""
     debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         _fail(130, "interrupted")
@@ -399,12 +397,16 @@ def main() -> None:
             raise
         # Errors of the option parser know how to say what is wrong.
         usage = getattr(error, "format_message", None)
+        if usage is not None and not usage():
+            sys.exit(2)  # the help has been printed
         if usage is not None:
             _fail(2, f"{usage()} (see rf8 --help)")
         if isinstance(error, UsageError | ValueError):
             _fail(2, str(error))
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _fail(1, f"the disk is full: {error.filename or 'output'}")
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(1, f"{str(error.filename)[:80]}: {error.strerror}")
         _fail(1, str(error) if isinstance(error, EXPECTED) else f"{error!r} (more with --debug)")
 
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.arith import saturate
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
 from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
 from golden.layers import block_quantize
 from golden.machine import pack_tiles
 from rf8.errors import DataError
-from rf8.model import Float, Model, RF8Tensor
+from rf8.model import Model, RF8Tensor
 from rf8.program import Buffer, Kernel, Program
 
 PAGE = 4096
@@ -25,11 +24,23 @@ NORM_FRAC = 24
 Progress = Callable[[str, int, int], None]
 
 
-def fixed_point(values: Float, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
-    """Floats as int32 fixed point, rounded half to even, saturated."""
-    scaled = np.rint(values.astype(np.float64) * 2.0**frac)
+def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
+    """A norm weight or a bias as int32 fixed point, rounded half to even.
+
+    Raises
+    ------
+    DataError
+        Where a value does not fit.
+    """
+    scaled = np.rint(model.float_tensor(name).astype(np.float64) * 2.0**frac)
     limit = float(1 << (RESULT_BITS - 1))
-    return saturate(np.clip(scaled, -limit, limit).astype(np.int64), RESULT_BITS)
+    largest = float(np.abs(scaled).max())
+    if largest >= limit:
+        raise DataError(
+            f"{model.name}: {name} reaches {largest / 2**frac:g}, must stay below "
+            f"{limit / 2**frac:g}"
+        )
+    return scaled.astype(np.int64)
 
 
 def linear_layers(model: Model) -> list[tuple[str, str, str | None]]:
@@ -92,7 +103,7 @@ def compile(
     for number, (name, weight, bias) in enumerate(layers):
         progress(name, number, len(layers))
         matrix = _matrix(model, weight)
-        offset = None if bias is None else fixed_point(model.float_tensor(bias))
+        offset = None if bias is None else fixed_point(model, bias)
         chunks = []
         n, k = matrix.codes.shape
         for rows in _chunks(n, k, config):
@@ -213,10 +224,8 @@ def _host_arrays(model: Model) -> dict[str, NDArray[np.generic]]:
         arrays[f"{name}.codes"], arrays[f"{name}.bias"] = tensor.codes, tensor.bias
     norms = [f"h.{layer}.{norm}" for layer in range(model.spec.layers) for norm in ("ln_1", "ln_2")]
     for name in [*norms, "ln_f"]:
-        gamma = block_quantize(
-            fixed_point(model.float_tensor(f"{name}.weight"), NORM_FRAC), 16, NORM_FRAC
-        )
+        gamma = block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
         arrays[f"{name}.gamma"] = gamma.mantissa.astype(np.int16)
         arrays[f"{name}.gamma_exponent"] = gamma.exponent.astype(np.int8)
-        arrays[f"{name}.beta"] = fixed_point(model.float_tensor(f"{name}.bias")).astype(np.int32)
+        arrays[f"{name}.beta"] = fixed_point(model, f"{name}.bias").astype(np.int32)
     return arrays

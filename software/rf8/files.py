@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,32 +13,37 @@ from rf8.errors import DataError
 
 
 @contextmanager
-def replaced_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends well."""
+def replaced_folder(path: Path, owned: Callable[[Path], bool]) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends well.
+
+    A folder that is there already is replaced only if ``owned`` says that all of it is ours; it is
+    moved aside, and deleted once the new one is in place.
+    """
     path = path.absolute()
-    if path.exists() and not path.is_dir():
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise DataError(f"{path} is there and is no directory")
-    if path.exists() and any(path.iterdir()) and not (path / "config.json").exists():
-        raise DataError(f"{path} is there and holds no model; give another directory")
+    if path.exists() and any(path.iterdir()) and not owned(path):
+        raise DataError(f"{path} is there and holds other files; give another directory")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
+    new, old = work / "new", work / "old"
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
+        new.mkdir()
+        yield new
+        for file in new.iterdir():
             file.chmod(0o644)
         if path.exists():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+            path.rename(old)
+        new.rename(path)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise DataError(f"cannot write {path}: {error.strerror or error}") from error
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    finally:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.layers import Activation
-from golden.rf8 import decode, is_valid
+from golden.rf8 import SPANS, decode, is_valid
 from rf8.errors import DataError
 from rf8.files import replaced_folder
 
@@ -75,6 +75,9 @@ class Spec:
                 raise DataError(f"{where}: {key} is {value!r}, must be a positive integer")
             return value
 
+        epsilon = config.get("layer_norm_epsilon", 1e-5)
+        if not isinstance(epsilon, float) or not 0 < epsilon < 1:
+            raise DataError(f"{where}: layer_norm_epsilon is {epsilon!r}, must be in (0, 1)")
         width = number("n_embd", 768)
         spec = cls(
             layers=number("n_layer", 12),
@@ -83,14 +86,12 @@ class Spec:
             inner=number("n_inner", 4 * width),
             context=number("n_positions", 1024),
             vocab=number("vocab_size", 50257),
-            epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+            epsilon=epsilon,
             activation=_activation(config.get("activation_function", "gelu_new"), where),
             tied=bool(config.get("tie_word_embeddings", True)),
         )
         if spec.width % spec.heads:
             raise DataError(f"{where}: n_embd {spec.width} is no multiple of n_head {spec.heads}")
-        if not 0 < spec.epsilon < 1:
-            raise DataError(f"{where}: layer_norm_epsilon is {spec.epsilon}, must be in (0, 1)")
         for key, usual in (
             ("scale_attn_weights", True),
             ("scale_attn_by_inverse_layer_idx", False),
@@ -124,7 +125,7 @@ class Spec:
 
 
 def _activation(name: Any, where: str) -> Activation:
-    if name not in ACTIVATIONS:
+    if not isinstance(name, str) or name not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise DataError(f"{where}: activation_function {name!r} is not supported, only {known}")
     return ACTIVATIONS[name]
@@ -183,6 +184,7 @@ class Model:
     def save(self, folder: str | Path) -> None:
         """Write a directory in Hugging Face layout; it appears whole or not at all.
 
+        A directory that is there is replaced only if it is empty or an RF8 checkpoint.
         Codes keep the checkpoint's own orientation; ``NAME.rf8_bias`` holds the row biases.
         """
         from safetensors import SafetensorError
@@ -206,7 +208,7 @@ class Model:
                 "rounding": self.rounding,
                 "span": self.span,
             }
-        with replaced_folder(Path(folder)) as target:
+        with replaced_folder(Path(folder), _is_rf8_checkpoint) as target:
             try:
                 save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
             except SafetensorError as error:
@@ -214,6 +216,17 @@ class Model:
             (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             for name, content in self.files.items():
                 (target / name).write_bytes(content)
+
+
+def _is_rf8_checkpoint(folder: Path) -> bool:
+    """Whether a directory holds what `Model.save` writes for an RF8 model, and nothing else."""
+    ours = {"config.json", "model.safetensors", *TOKENIZER_FILES}
+    if not {entry.name for entry in folder.iterdir()} <= ours:
+        return False
+    try:
+        return _quantization(_read_json(folder / "config.json"), folder)[0] is not None
+    except DataError:
+        return False
 
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
@@ -225,7 +238,10 @@ def make_tokenizer(files: dict[str, bytes]) -> Any:
         return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(files["tokenizer.json"].decode())
+    try:
+        return Tokenizer.from_str(files["tokenizer.json"].decode())
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(f"tokenizer.json is broken: {error}") from error
 
 
 def load_model(source: str | Path) -> Model:
@@ -238,12 +254,18 @@ def load_model(source: str | Path) -> Model:
         Where something is missing, broken or not supported; the message names it.
     """
     text = os.fspath(source)
+    if not text:
+        raise DataError("the name of the model is empty")
     if (PACKAGED / text / "config.json").exists() and not Path(text).exists():
         return _load_folder(PACKAGED / text, text)
     path = Path(text).expanduser()
-    if path.is_dir():
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except OSError as error:
+        raise DataError(f"no model {text[:80]!r}: {error.strerror}") from error
+    if folder:
         return _load_folder(path, path.name)
-    if path.exists():
+    if there:
         raise DataError(f"{path} is a file; a model is a directory with config.json in it")
     if text.startswith((".", "/", "~")) or text.count("/") != 1:
         packaged = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()))
@@ -294,7 +316,7 @@ def _load_folder(folder: Path, name: str) -> Model:
         if array.shape != shape:
             raise DataError(f"{folder}: {key} has shape {array.shape}, config.json says {shape}")
         if span is not None and is_matrix(key):
-            tensors[key] = _rf8_tensor(key, array, raw.get(key + BIAS_SUFFIX), folder)
+            tensors[key] = _rf8_tensor(key, array, raw.get(key + BIAS_SUFFIX), span, folder)
         else:
             tensors[key] = _float_tensor(key, array, folder)
     files = {
@@ -315,7 +337,10 @@ def _quantization(config: dict[str, Any], folder: Path) -> tuple[int | None, str
             f"{folder}: RF8 checkpoint of version {info.get('version')}, this rf8 reads "
             f"{FORMAT_VERSION}: quantise the float checkpoint again"
         )
-    return int(info["span"]), str(info["rounding"])
+    span = info.get("span")
+    if span not in SPANS:
+        raise DataError(f"{folder}: span is {span!r}, must be one of {', '.join(map(str, SPANS))}")
+    return span, str(info.get("rounding"))
 
 
 def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
@@ -324,7 +349,10 @@ def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
 
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+        shard_of = _read_json(index).get("weight_map")
+        if not isinstance(shard_of, dict):
+            raise DataError(f"{index} has no weight_map")
+        shards = sorted(set(map(str, shard_of.values())))
         paths = [folder / shard for shard in shards]
     else:
         paths = [folder / "model.safetensors"]
@@ -360,16 +388,21 @@ def _float_tensor(name: str, array: NDArray[Any], folder: Path) -> Float:
 
 
 def _rf8_tensor(
-    name: str, codes: NDArray[Any], bias: NDArray[Any] | None, folder: Path
+    name: str, codes: NDArray[Any], bias: NDArray[Any] | None, span: int, folder: Path
 ) -> RF8Tensor:
     if bias is None:
         raise DataError(f"{folder}: {name}{BIAS_SUFFIX} is missing")
-    if codes.dtype != np.uint8 or bias.dtype != np.int8:
+    if codes.dtype != np.uint8:
         raise DataError(f"{folder}: {name} has dtype {codes.dtype}, RF8 codes are uint8")
+    if bias.dtype != np.int8:
+        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} has dtype {bias.dtype}, must be int8")
     codes = np.ascontiguousarray(codes.T) if is_conv1d(name) else codes
     if bias.shape != codes.shape[:1]:
         raise DataError(f"{folder}: {name}{BIAS_SUFFIX} has shape {bias.shape}")
     invalid = int(codes.size - is_valid(codes).sum())
     if invalid:
         raise DataError(f"{folder}: {name} has {invalid} bytes that are no RF8 codes")
+    below = int(((codes != 0) & ((codes >> 3 & 15) < 16 - span)).sum())
+    if below:
+        raise DataError(f"{folder}: {name} has {below} codes below its span of {span}")
     return RF8Tensor(codes, bias)

@@ -101,7 +101,9 @@ class Program:
             "kernels": [asdict(kernel) for kernel in self.kernels.values()],
             "checksums": {name: _checksum(array) for name, array in tensors.items()},
         }
-        metadata = {"format": FORMAT, "version": str(VERSION), "program": json.dumps(about)}
+        text = json.dumps(about)
+        metadata = {"format": FORMAT, "version": str(VERSION), "program": text}
+        metadata["checksum"] = str(zlib.crc32(text.encode()))
         with replaced_file(Path(path)) as target:
             try:
                 save_file(tensors, target, metadata=metadata)
@@ -134,6 +136,8 @@ class Program:
                 tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path} is broken or truncated: {error}") from error
+        if metadata.get("checksum") != str(zlib.crc32(metadata.get("program", "").encode())):
+            raise DataError(f"{path} is corrupted in its description: compile the model again")
         try:
             return cls._from_parts(json.loads(metadata["program"]), tensors, str(path))
         except (KeyError, TypeError, ValueError) as error:

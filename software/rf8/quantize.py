@@ -33,13 +33,15 @@ def quantize(
     """A copy of ``model`` whose matrices (linear layers, embeddings, head) are RF8.
 
     A model that is RF8 already is decoded and encoded again, which changes nothing unless ``span``
-    is narrower; norms and biases stay float32.
+    is narrower than its own; norms and biases stay float32.
 
     Raises
     ------
     DataError
         Where a weight cannot be encoded; the message names the tensor.
     """
+    if model.span is not None:
+        span = min(span, model.span)
     tensors: dict[str, Float | RF8Tensor] = {}
     for number, name in enumerate(model.tensors):
         progress(name, number, len(model.tensors))

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from golden import layers
 from golden.layers import Block, KVCache, block_quantize
-from golden.rf8 import decode, encode, row_bias
+from golden.rf8 import decode, encode, is_valid, row_bias
 
 SEED = 20250601
 
@@ -105,6 +105,37 @@ def test_attention_is_close_to_float_and_the_same_in_any_batching(heads, width, 
     turned = [torch.from_numpy(t / 65536).permute(1, 0, 2) for t in (q, k, v)]
     exact = functional.scaled_dot_product_attention(*turned, is_causal=True).permute(1, 0, 2)
     assert np.abs(at_once / 65536 - exact.numpy()).max() < 5e-3
+
+
+def test_attention_of_large_scores():
+    random = np.random.default_rng(SEED)
+    q, k, v = (fixed(random.normal(size=(8, 1, 64)) * size) for size in (60, 60, 1))
+    ours = layers.attention(q, k, v, KVCache.empty(1, 64), 16)[:, 0] / 65536
+    turned = [torch.from_numpy(t / 65536).permute(1, 0, 2) for t in (q, k, v)]
+    exact = functional.scaled_dot_product_attention(*turned, is_causal=True)[0].numpy()
+    assert np.abs(ours - exact).max() < 0.02
+    top = np.full((2, 1, 128), 2**31 - 1)
+    assert np.isfinite(layers.attention(top, top, top, KVCache.empty(1, 128), 16)).all()
+    assert (layers.attention(top, top, top, KVCache.empty(1, 128), 16) >= top - (1 << 17)).all()
+
+
+@pytest.mark.parametrize("bias", [-128, -30, 0, 4, 5, 8, 11, 12, 127])
+def test_embed_at_every_bias(bias):
+    codes = np.arange(256, dtype=np.uint8)[None]
+    codes = codes[:, is_valid(codes)[0]]
+    exact = decode(codes, np.array([[bias]], np.int8), np.float64) * 65536
+    limit = np.clip(np.rint(exact), -(2.0**31), 2.0**31 - 1)
+    assert (layers.embed(codes, np.array([bias], np.int8)) == limit).all()
+
+
+@pytest.mark.parametrize("epsilon", [1e-12, 1e-5, 1e-3, 0.1, 0.9])
+def test_layer_norm_of_tiny_values_follows_epsilon(epsilon):
+    x = np.tile(np.array([1, -1, 3, -3]), (1, 8)).reshape(1, 32)
+    one = Block(np.full(32, 16384, np.int64), np.array([-14]))
+    ours = layers.layer_norm(x, one, np.zeros(32, np.int64), epsilon) / 65536
+    real = x / 65536
+    exact = real / np.sqrt((real**2).mean() + epsilon)
+    assert np.abs(ours - exact).max() < 2e-3 * max(1e-2, np.abs(exact).max())
 
 
 def test_attention_of_zeros():

@@ -138,9 +138,8 @@ def test_errors_name_code_and_address():
 def test_codes_below_the_span_are_invalid():
     config = TINY.replace(span=8)
     memory = np.zeros(4096, np.uint8)
-    put(memory, 0, isa.encode_program(
-        [Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=1, dst=8), HALT], config
-    ))  # fmt: skip
+    product = Instruction(opcode=Opcode.MATMUL, column=1, address=1024, count=1, k=1, dst=8)
+    put(memory, 0, isa.encode_program([product, HALT], config))
     memory[1024 + 4] = 8 << 3
     assert run(memory, 0, config).error is ErrorCode.NONE
     memory[1024 + 4] = 7 << 3

@@ -59,6 +59,15 @@ def test_text_in_text_out():
         (["quantize", "default", "-o", "q", "--span", "9"], 2, "--span is 9, must be one of"),
         (["compile", "default", "-o", "/proc/x.rf8"], 1, "cannot write /proc/x.rf8"),
         (["compile", "default", "-o", "x.rf8", "--config", "ecp5"], 1, "--span 8"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--seed", "-1"], 2, "--seed is -1"),
+        (
+            ["run", "IMAGE", "--prompt-ids", "1", "--max-new-tokens", "1", "--logits", "/proc/x"],
+            1,
+            "cannot write /proc/x",
+        ),
+        (["run", "IMAGE", "--prompt-ids", "1", "--temperature", "-1"], 2, "temperature is -1"),
+        (["info", ""], 1, "the name of the model is empty"),
+        (["info", "x" * 300], 1, "xxx: File name too long"),
         (["info", "/none"], 1, "no model '/none'"),
         (["frobnicate"], 2, "No such command"),
         (["run", "--frobnicate"], 2, "No such option"),
@@ -71,8 +80,13 @@ def test_mistakes_get_one_line(image, tmp_path, monkeypatch, arguments, code, me
     done = rf8(*given, *golden)
     assert done.returncode == code, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_no_new_tokens_is_no_error(image):
+    done = rf8("run", image, "--prompt-ids", "1", "--max-new-tokens", "0", "--backend", "golden")
+    assert done.returncode == 0 and "0 of them generated" in done.stdout
 
 
 def test_help_has_examples():

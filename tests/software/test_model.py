@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from rf8.errors import DataError
 from rf8.model import load_model
+from rf8.quantize import quantize
 
 
 def test_loads_what_transformers_saved(checkpoint):
@@ -67,6 +68,8 @@ BROKEN = {
     "shape": (lambda f: edit_config(f, vocab_size=102), r"wte.weight has shape \(101, 30\)"),
     "number": (lambda f: edit_config(f, n_layer="2"), "n_layer is '2', must be a positive integer"),
     "activation": (lambda f: edit_config(f, activation_function="mish"), "'mish' is not supported"),
+    "epsilon": (lambda f: edit_config(f, layer_norm_epsilon=None), "layer_norm_epsilon is None"),
+    "no name": (lambda f: edit_config(f, activation_function=["a"]), "is not supported"),
     "option": (lambda f: edit_config(f, scale_attn_weights=False), "scale_attn_weights=False"),
     "foreign": (
         lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}),
@@ -111,9 +114,37 @@ def test_file_instead_of_directory(checkpoint):
 
 def test_save_refuses_to_replace_something_else(checkpoint, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(DataError, match="holds no model"):
+    with pytest.raises(DataError, match="holds other files"):
         load_model(checkpoint).save(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.parametrize("config", ['{"app": 1}', '{"model_type": "gpt2"}'])
+def test_save_keeps_folders_that_are_not_its_own(checkpoint, tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(DataError, match="holds other files"):
+        load_model(checkpoint).save(tmp_path)
+    assert (tmp_path / "config.json").read_text() == config
+
+
+def test_save_replaces_an_rf8_checkpoint(checkpoint, tmp_path):
+    out = tmp_path / "q"
+    for span in (16, 8):
+        quantize(load_model(checkpoint), span=span).save(out)
+        assert load_model(out).span == span
+    assert [p.name for p in tmp_path.iterdir()] == ["q"]
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds other files"):
+        quantize(load_model(checkpoint)).save(out)
+
+
+def test_wrong_span_label(checkpoint, tmp_path):
+    quantize(load_model(checkpoint)).save(tmp_path / "q")
+    for label, message in ((8, "codes below its span of 8"), (7, "span is 7, must be one of")):
+        info = {"quant_method": "rf8", "version": 1, "rounding": "paper", "span": label}
+        edit_config(tmp_path / "q", quantization_config=info)
+        with pytest.raises(DataError, match=message):
+            load_model(tmp_path / "q")
 
 
 def test_failed_save_leaves_nothing(checkpoint, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def config(_, metadata):
         (drop, "is corrupted"),
         (old, "is an image of version 0, this rf8 runs 1: compile the model again"),
         (other, "is no program image"),
-        (config, "rows is 3"),
+        (config, "is corrupted in its description"),
     ],
 )
 def test_broken_images(image, tmp_path, change, message):

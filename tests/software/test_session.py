@@ -144,6 +144,37 @@ def test_a_difference_is_found_and_located(image):
             session.append([1])
 
 
+def test_a_difference_in_a_prefill_names_the_instruction_that_ran(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        kernel = program.kernels["h.0.attn.c_attn"]
+        y = kernel.y.address + kernel.y.stride  # column 1, element 0
+        run = session._rtl.run
+
+        def corrupted(start):
+            outcome = run(start)
+            session._rtl.memory[y] ^= 1
+            return outcome
+
+        session._rtl.run = corrupted
+        with pytest.raises(Mismatch, match=r"c_attn output \[column 1, 0\]") as caught:
+            session.append([1, 2])
+        named = int(str(caught.value).split("by ")[1].split(":")[0], 16)
+        assert named > kernel.programs[2] and "STORE column=1" in str(caught.value)
+
+
+def test_stray_writes_are_found_at_the_end(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        session.append([1])
+        session.check_memory()
+        words = sum(-(-k.outputs // 4) * 4 for k in program.kernels.values())
+        assert session.stats.compared == words
+        session._rtl.memory[program.sections["program"][0]] ^= 1
+        with pytest.raises(Mismatch, match="1 bytes of memory differ, first at 0x"):
+            session.check_memory()
+
+
 @pytest.mark.parametrize("backend", ["golden", "rtl"])
 def test_invalid_weight_stops_and_names_the_instruction(image, backend):
     program = rf8.Program.load(image)
