@@ -62,16 +62,27 @@ ConfigOption = Annotated[str, typer.Option(help=f"Accelerator: {', '.join(CONFIG
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rf8 {rf8.__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit"
+    ),
+]
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit")] = False,
+    version: VersionOption = False,
 ) -> None:
     """Options of all commands; `main` reads --debug itself."""
-    if version:
-        print(f"rf8 {rf8.__version__}")
-        raise typer.Exit
-    del debug
+    del debug, version
 
 
 class _Bar:

@@ -89,6 +89,13 @@ def test_no_new_tokens_is_no_error(image):
     assert done.returncode == 0 and "0 of them generated" in done.stdout
 
 
+def test_version_and_no_command():
+    version = rf8("--version")
+    assert version.returncode == 0 and version.stdout.startswith("rf8 0.")
+    nothing = rf8()
+    assert nothing.returncode == 2 and "Usage" in nothing.stdout and not nothing.stderr
+
+
 def test_help_has_examples():
     for command in ("quantize", "compile", "run", "info", "verilog"):
         assert "Example" in rf8(command, "--help").stdout
