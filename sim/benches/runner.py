@@ -8,7 +8,6 @@ once and linked to all of them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from sim.build import lock
 from sim.toolchain import package_version, verilator_env
 
 FOLDER = Path(__file__).parent
@@ -149,7 +149,7 @@ def _build(text: str, name: str) -> Path:
     """The folder of the compiled model of ``text``, whose top module is ``top``."""
     library = _runtime()
     target = BUILD / "models" / f"{name}-{_digest(text)}"
-    with _lock(target.with_suffix(".lock")):
+    with lock(target.with_suffix(".lock")):
         if not (target / "top").exists():
             for old in target.parent.glob(f"{name}-*/"):
                 shutil.rmtree(old)
@@ -161,7 +161,7 @@ def _runtime() -> Path:
     """Verilator's run-time library, compiled as Verilator's make rules compile it for a design."""
     folder = BUILD / "models" / f"runtime-{_digest()}"
     library = folder / "libverilated.a"
-    with _lock(folder.with_suffix(".lock")):
+    with lock(folder.with_suffix(".lock")):
         if not library.exists():
             _compile("module top(input clk); endmodule\n", folder, [], {})
             objects = [path.name for path in folder.glob("verilated*.o")]
@@ -248,12 +248,3 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Hold ``path``, so that two processes do not build the same thing at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
