@@ -63,5 +63,5 @@ $(VENV)/user: pyproject.toml constraints.txt
 
 $(VENV)/dev: $(VENV)/user
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
-	  -e '.[sim,train,dev]'
+	  -e '.[sim,gg,dev]'
 	@touch $@

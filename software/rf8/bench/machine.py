@@ -1,57 +1,27 @@
-"""Benchmarks: every figure beside its target, printed and written to build/bench.json.
-
-``python -m rf8.bench [--only TEXT]``. Ratios are measured side by side in one process; "one core"
-means processor time of one thread.
-"""
+"""Benchmarks of the format, the compiler, the simulator and the golden model."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import rf8
 from golden.config import get_config
 from golden.isa import tile_slices
 from golden.machine import Machine
 from golden.rf8 import decode, encode, row_bias
+from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
 from rf8.gg import gg_
 from rf8.model import Model, Spec, is_conv1d, is_matrix
 from rf8.session import Session
-
-SEED = 0
-console = Console(highlight=False)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value. ``better`` says which side of the target is good."""
-
-    name: str
-    value: float
-    unit: str
-    target: float | None
-    better: str = "higher"
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is reached; None without one."""
-        if self.target is None:
-            return None
-        return self.value >= self.target if self.better == "higher" else self.value <= self.target
 
 
 def gpt2_124m() -> Model:
@@ -68,21 +38,6 @@ def gpt2_124m() -> Model:
             fill = 1.0 if name.endswith("weight") else 0.0
             tensors[name] = np.full(shape, fill, np.float32)
     return Model(spec, config, tensors, "gpt2-124m")
-
-
-def fastest(function: Callable[[], object], rounds: int) -> float:
-    """Shortest wall time of ``rounds`` calls, in seconds."""
-    times = []
-    for _ in range(rounds):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def peak_bytes() -> int:
-    """Peak memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def bench_encode() -> Iterator[Figure]:
@@ -265,63 +220,3 @@ def bench_default() -> Iterator[Figure]:
     yield Figure("... differences to golden", stats["differences"], "words", 0, better="lower")
     yield Figure("... words compared", stats["words_compared"], "words", None)
     yield Figure("... cycles per token", stats["cycles_per_token"], "cycles", None, "lower")
-
-
-BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
-    "encode": bench_encode,
-    "sqnr": bench_sqnr,
-    "compile": bench_compile,
-    "token": bench_token,
-    "golden": bench_golden,
-    "amaranth": bench_amaranth,
-    "default": bench_default,
-}
-NEEDS_IMAGE = ("compile", "token", "golden")
-
-
-def main() -> int:
-    """Run the benchmarks, each in a process of its own: its peak memory is then its own."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=BENCHES, action="append", help="run this one (repeat)")
-    parser.add_argument("--output", type=Path, default=Path("build/bench.json"))
-    parser.add_argument("--image", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.image is not None:
-        needs = options.only[0] in NEEDS_IMAGE
-        figures = BENCHES[options.only[0]](*([options.image] if needs else []))
-        print(json.dumps([asdict(f) | {"met": f.met} for f in figures]))
-        return 0
-    wanted = options.only or list(BENCHES)
-    if {"token", "golden"} & set(wanted) and "compile" not in wanted:
-        wanted = ["compile", *wanted]
-    if {"token", "amaranth", "default"} & set(wanted):
-        from sim.build import build_library
-
-        build_library(get_config("sim"), progress=console.print)
-    results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        image = Path(folder) / "gpt2-124m.rf8"
-        for name in wanted:
-            with console.status(f"measuring {name}"):
-                command = [sys.executable, "-m", "rf8.bench", "--only", name, "--image", str(image)]
-                run = subprocess.run(command, capture_output=True, text=True)
-            if run.returncode:
-                console.print(f"benchmark {name} failed:\n{run.stderr}", style="red", markup=False)
-                return 1
-            results += json.loads(run.stdout)
-    for entry in results:
-        entry.pop("better")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(results, indent=2) + "\n")
-    table = Table("figure", "value", "unit", "target", "met", box=None)
-    for entry in results:
-        target = "" if entry["target"] is None else f"{entry['target']:g}"
-        met = {True: "yes", False: "[red]no[/red]", None: ""}[entry["met"]]
-        table.add_row(entry["name"], f"{entry['value']:,.4g}", entry["unit"], target, met)
-    console.print(table)
-    console.print(f"wrote {options.output}")
-    return int(any(entry["met"] is False for entry in results))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The command ``rf8``."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+import rf8
+from rf8.cli import models, run
+from rf8.cli.common import app, notes
+from rf8.errors import DataError, UsageError
+from rf8.session import MachineStopped, Mismatch
+from sim.build import BuildFailed
+from sim.rtl import SimulationHung
+from sim.toolchain import ToolMissing
+
+__all__ = ["app", "main", "models", "run"]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"rf8 {rf8.__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool,
+    typer.Option(
+        "--version", callback=_print_version, is_eager=True, help="Print the version and exit"
+    ),
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks")] = False,
+    version: VersionOption = False,
+) -> None:
+    """Options of all commands; `main` reads --debug itself."""
+    del debug, version
+
+
+def _fail(code: int, message: str) -> NoReturn:
+    notes.print(f"rf8: {' '.join(message.split())}", markup=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command; errors become one line and an exit code (1 data, 2 usage)."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        code = app(arguments, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail(130, "interrupted")
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        if debug:
+            raise
+        # Errors of the option parser know how to say what is wrong.
+        usage = getattr(error, "format_message", None)
+        if usage is not None and not usage():
+            sys.exit(2)  # the help has been printed
+        if usage is not None:
+            _fail(2, f"{usage()} (see rf8 --help)")
+        if isinstance(error, UsageError | ValueError):
+            _fail(2, str(error))
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _fail(1, f"the disk is full: {error.filename or 'output'}")
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(1, f"{str(error.filename)[:80]}: {error.strerror}")
+        _fail(1, str(error) if isinstance(error, EXPECTED) else f"{error!r} (more with --debug)")
+
+
+EXPECTED = (DataError, MachineStopped, Mismatch, ToolMissing, BuildFailed, SimulationHung)
+"""Errors whose message says it all."""

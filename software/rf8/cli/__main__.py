@@ -1,0 +1,3 @@
+from rf8.cli import main
+
+main()

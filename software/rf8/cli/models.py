@@ -1,0 +1,164 @@
+"""Commands on models: quantize, compile, info, verilog."""
+
+from __future__ import annotations
+
+import json
+import math
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import rf8
+from golden.config import get_config
+from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, SpanOption, app, check_span
+from rf8.files import replaced_file
+from rf8.model import Model, RF8Tensor, is_matrix, load_model
+from rf8.program import Program
+
+
+class Rounding(StrEnum):
+    """Rounding modes of the encoder."""
+
+    nearest_even = "nearest_even"
+    paper = "paper"
+
+
+def quantized(model: Model, rounding: str, span: int) -> Model:
+    with Bar("quantising") as step:
+        return rf8.quantize(model, rounding=rounding, span=span, progress=step)  # type: ignore[arg-type]
+
+
+@app.command(
+    epilog="Example: [bold]rf8 quantize openai-community/gpt2 -o gpt2-rf8[/bold]",
+)
+def quantize(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write")],
+    rounding: Annotated[Rounding, typer.Option(help="Rounding mode")] = Rounding.nearest_even,
+    span: SpanOption = 16,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantise a model to RF8 and write it in Hugging Face layout."""
+    check_span(span)
+    source = load_model(model)
+    result = quantized(source, rounding.value, span)
+    rows = _report(source, result)
+    result.save(output)
+    if as_json:
+        print(json.dumps({"output": str(output), "tensors": rows}))
+        return
+    table = Table("tensor", "shape", "SQNR dB", "zeros %", box=None)
+    for row in rows:
+        shape = " x ".join(map(str, row["shape"]))
+        table.add_row(row["name"], shape, f"{row['sqnr_db']:.2f}", f"{row['zeros'] * 100:.2f}")
+    Console(highlight=False).print(table)
+    print(f"wrote {output}")
+
+
+def _report(source: Model, result: Model) -> list[dict[str, Any]]:
+    from rf8.quantize import sqnr_db
+
+    rows = []
+    for name, tensor in result.tensors.items():
+        if isinstance(tensor, RF8Tensor):
+            rows.append(
+                {
+                    "name": name,
+                    "shape": list(tensor.codes.shape),
+                    "sqnr_db": min(sqnr_db(source, result, name), 999.0),
+                    "zeros": float((tensor.codes == 0).mean()),
+                }
+            )
+    return rows
+
+
+@app.command(
+    name="compile",
+    epilog="Example: [bold]rf8 compile gpt2-rf8 -o gpt2.rf8 --config sim[/bold]",
+)
+def compile_command(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Image file to write")],
+    config: ConfigOption = "sim",
+) -> None:
+    """Compile a model to a program image. A float model is quantised on the way."""
+    program = compiled(load_model(model), config)
+    program.save(output)
+    print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
+
+
+def compiled(model: Model, config: str) -> Program:
+    target = get_config(config)
+    if model.span is None:
+        model = quantized(model, "nearest_even", target.span)
+    with Bar("compiling") as step:
+        return rf8.compile(model, config=target, progress=step)
+
+
+@app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
+def info(
+    model_or_file: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", help="Model or image")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model or a program image holds."""
+    if Path(model_or_file).is_file():
+        about = _about_program(Program.load(model_or_file))
+    else:
+        about = _about_model(load_model(model_or_file))
+    if as_json:
+        print(json.dumps(about))
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for key, value in about.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items())
+        table.add_row(key, str(value))
+    Console(highlight=False).print(table)
+
+
+def _about_model(model: Model) -> dict[str, Any]:
+    shapes = model.spec.shapes()
+    weights = sum(math.prod(shape) for name, shape in shapes.items() if is_matrix(name))
+    return {
+        "model": model.name,
+        "format": "float" if model.span is None else "RF8",
+        "span": model.span,
+        "rounding": model.rounding,
+        "weights": weights,
+        "shape": vars(model.spec),
+        "tokenizer": "tokenizer.json" in model.files,
+    }
+
+
+def _about_program(program: Program) -> dict[str, Any]:
+    return {
+        "image": program.model,
+        "config": program.config.as_dict(),
+        "shape": vars(program.spec),
+        "memory_bytes": program.memory_bytes,
+        "sections": {
+            n: f"{data.size} bytes at {at:#x}" for n, (at, data) in program.sections.items()
+        },
+        "kernels": len(program.kernels),
+        "tokenizer": "tokenizer.json" in program.files,
+    }
+
+
+@app.command(epilog="Example: [bold]rf8 verilog --config ecp5 -o build/verilog[/bold]")
+def verilog(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write into")],
+    config: ConfigOption = "sim",
+) -> None:
+    """Write the accelerator as one Verilog file."""
+    from hw.top import Accelerator
+    from hw.verilog import convert
+
+    target = output / f"rf8_{config}.v"
+    text = convert(Accelerator(get_config(config)), name=f"rf8_{config}")
+    with replaced_file(target) as temporary:
+        temporary.write_text(text)
+    print(f"wrote {target}: {len(text.splitlines())} lines")

@@ -1,0 +1,9 @@
+"""The generalized-Gaussian (GG) toolkit.
+
+Source: "It Takes a Good Model to Train a Good Model: Generalized Gaussian Priors for Optimized
+LLMs", arXiv 2506.00486.
+"""
+
+from rf8.gg.init import gg_, gg_scale, init_model_
+
+__all__ = ["gg_", "gg_scale", "init_model_"]
