@@ -11,6 +11,7 @@ from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
 from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
 from golden.layers import block_quantize
 from golden.machine import pack_tiles
+from rf8.architecture import GPT2Spec
 from rf8.errors import DataError
 from rf8.model import Model, RF8Tensor
 from rf8.program import Buffer, Kernel, Program
@@ -78,6 +79,9 @@ def compile(
             f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
             f"{config.span}: quantise it again with --span {config.span}"
         )
+    if not isinstance(model.spec, GPT2Spec):
+        kind = model.config.get("model_type")
+        raise DataError(f"{model.name}: model_type is {kind!r}; the compiler lowers 'gpt2' models")
     layers = linear_layers(model)
     shapes = {name: _matrix(model, weight).codes.shape for name, weight, _ in layers}
     longest = max(k for _, k in shapes.values())

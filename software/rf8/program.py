@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import AccelConfig
+from rf8.architecture import GPT2Spec
 from rf8.errors import DataError
 from rf8.files import replaced_file
-from rf8.model import Spec, make_tokenizer
+from rf8.model import make_tokenizer
 
 FORMAT = "rf8-image"
 VERSION = 1
@@ -58,7 +59,7 @@ class Program:
     """
 
     config: AccelConfig
-    spec: Spec
+    spec: GPT2Spec
     model: str
     memory_bytes: int
     sections: dict[str, tuple[int, NDArray[np.uint8]]]
@@ -155,7 +156,7 @@ class Program:
 
         return cls(
             config=AccelConfig(**about["config"]),
-            spec=Spec(**about["spec"]),
+            spec=GPT2Spec(**about["spec"]),
             model=about["model"],
             memory_bytes=about["memory_bytes"],
             sections={n: (about["addresses"][n], data) for n, data in part("section.").items()},

@@ -141,7 +141,7 @@ def test_save_replaces_an_rf8_checkpoint(checkpoint, tmp_path):
 def test_wrong_span_label(checkpoint, tmp_path):
     quantize(load_model(checkpoint)).save(tmp_path / "q")
     for label, message in ((8, "codes below its span of 8"), (7, "span is 7, must be one of")):
-        info = {"quant_method": "rf8", "version": 1, "rounding": "paper", "span": label}
+        info = {"quant_method": "rf8", "version": 1, "method": "paper", "span": label}
         edit_config(tmp_path / "q", quantization_config=info)
         with pytest.raises(DataError, match=message):
             load_model(tmp_path / "q")

@@ -8,8 +8,9 @@ import torch
 import rf8
 from golden.config import CONFIGS
 from golden.isa import ErrorCode
+from rf8.architecture import is_conv1d
 from rf8.errors import DataError, UsageError
-from rf8.model import RF8Tensor, is_conv1d
+from rf8.model import RF8Tensor
 from rf8.session import MachineStopped, Mismatch, Sampler, Session
 from sim.rtl import MemoryModel
 

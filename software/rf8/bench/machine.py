@@ -18,16 +18,17 @@ from golden.config import get_config
 from golden.isa import tile_slices
 from golden.machine import Machine
 from golden.rf8 import decode, encode, row_bias
+from rf8.architecture import GPT2Spec, is_conv1d, is_matrix
 from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
 from rf8.gg import gg_
-from rf8.model import Model, Spec, is_conv1d, is_matrix
+from rf8.model import Model
 from rf8.session import Session
 
 
 def gpt2_124m() -> Model:
     """A model of GPT-2's 124M shape with weights from the GG initialiser."""
     config = {"model_type": "gpt2"}
-    spec = Spec.from_config(config, "gpt2-124m")
+    spec = GPT2Spec.from_config(config, "gpt2-124m")
     generator = torch.Generator().manual_seed(SEED)
     tensors: dict[str, Any] = {}
     for name, shape in spec.shapes().items():

@@ -14,9 +14,10 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
+from rf8.architecture import is_matrix
 from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, SpanOption, app, check_span
 from rf8.files import replaced_file
-from rf8.model import Model, RF8Tensor, is_matrix, load_model
+from rf8.model import Model, RF8Tensor, load_model
 from rf8.program import Program
 
 
@@ -127,7 +128,7 @@ def _about_model(model: Model) -> dict[str, Any]:
         "model": model.name,
         "format": "float" if model.span is None else "RF8",
         "span": model.span,
-        "rounding": model.rounding,
+        "method": model.method,
         "weights": weights,
         "shape": vars(model.spec),
         "tokenizer": "tokenizer.json" in model.files,

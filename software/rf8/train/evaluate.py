@@ -10,29 +10,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from rf8.errors import DataError
-from rf8.model import Model, is_conv1d, is_matrix, load_model
+from rf8.hf import to_transformers
+from rf8.model import load_model
 from rf8.train.data import corpus
 from rf8.train.loop import evaluate
-
-
-def to_transformers(model: Model) -> GPT2LMHeadModel:
-    """The same model in transformers, with float32 weights; RF8 codes become their values."""
-    config = {key: v for key, v in model.config.items() if key != "quantization_config"}
-    result = GPT2LMHeadModel(GPT2Config(**config))
-    state = result.state_dict()
-    with torch.no_grad():
-        for name in model.tensors:
-            values = torch.from_numpy(model.float_tensor(name))
-            key = name if name.startswith("lm_head") else f"transformer.{name}"
-            turned = values.T if is_matrix(name) and is_conv1d(name) else values
-            state[key].copy_(turned)
-    return result.eval()
 
 
 def main() -> int:
