@@ -1,10 +1,9 @@
-"""Commands on models: quantize, compile, info, verilog."""
+"""Commands on models: compile, info, verilog."""
 
 from __future__ import annotations
 
 import json
 import math
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,66 +14,10 @@ from rich.table import Table
 import rf8
 from golden.config import get_config
 from rf8.architecture import is_matrix
-from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, SpanOption, app, check_span
+from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
 from rf8.files import replaced_file
-from rf8.model import Model, RF8Tensor, load_model
+from rf8.model import Model, load_model
 from rf8.program import Program
-
-
-class Rounding(StrEnum):
-    """Rounding modes of the encoder."""
-
-    nearest_even = "nearest_even"
-    paper = "paper"
-
-
-def quantized(model: Model, rounding: str, span: int) -> Model:
-    with Bar("quantising") as step:
-        return rf8.quantize(model, rounding=rounding, span=span, progress=step)  # type: ignore[arg-type]
-
-
-@app.command(
-    epilog="Example: [bold]rf8 quantize openai-community/gpt2 -o gpt2-rf8[/bold]",
-)
-def quantize(
-    model: ModelArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write")],
-    rounding: Annotated[Rounding, typer.Option(help="Rounding mode")] = Rounding.nearest_even,
-    span: SpanOption = 16,
-    as_json: JsonOption = False,
-) -> None:
-    """Quantise a model to RF8 and write it in Hugging Face layout."""
-    check_span(span)
-    source = load_model(model)
-    result = quantized(source, rounding.value, span)
-    rows = _report(source, result)
-    result.save(output)
-    if as_json:
-        print(json.dumps({"output": str(output), "tensors": rows}))
-        return
-    table = Table("tensor", "shape", "SQNR dB", "zeros %", box=None)
-    for row in rows:
-        shape = " x ".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, f"{row['sqnr_db']:.2f}", f"{row['zeros'] * 100:.2f}")
-    Console(highlight=False).print(table)
-    print(f"wrote {output}")
-
-
-def _report(source: Model, result: Model) -> list[dict[str, Any]]:
-    from rf8.quantize import sqnr_db
-
-    rows = []
-    for name, tensor in result.tensors.items():
-        if isinstance(tensor, RF8Tensor):
-            rows.append(
-                {
-                    "name": name,
-                    "shape": list(tensor.codes.shape),
-                    "sqnr_db": min(sqnr_db(source, result, name), 999.0),
-                    "zeros": float((tensor.codes == 0).mean()),
-                }
-            )
-    return rows
 
 
 @app.command(
@@ -95,7 +38,8 @@ def compile_command(
 def compiled(model: Model, config: str) -> Program:
     target = get_config(config)
     if model.span is None:
-        model = quantized(model, "nearest_even", target.span)
+        with Bar("quantising") as step:
+            model = rf8.quantize(model, span=target.span, progress=step)
     with Bar("compiling") as step:
         return rf8.compile(model, config=target, progress=step)
 
