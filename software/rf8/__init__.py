@@ -10,7 +10,7 @@ from rf8.compiler import compile
 from rf8.errors import DataError, UsageError
 from rf8.model import Model, load_model
 from rf8.program import Program
-from rf8.quantize import quantize
+from rf8.quantize import quantize, sqnr_db
 from rf8.session import MachineStopped, Mismatch, Session
 
 __version__ = "0.1.0"
@@ -26,4 +26,5 @@ __all__ = [
     "compile",
     "load_model",
     "quantize",
+    "sqnr_db",
 ]

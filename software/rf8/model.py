@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def load_model(source: str | Path) -> Model:
         from rf8.hf import load_gguf, smollm2
         from sim.build import cache_dir
 
-        return load_gguf(smollm2(cache_dir()))
+        return replace(load_gguf(smollm2(cache_dir())), name=text)
     if text.startswith((".", "/", "~")) or text.count("/") != 1:
         packaged = ", ".join([*sorted(p.name for p in PACKAGED.iterdir() if p.is_dir()), *FETCHED])
         raise DataError(

@@ -19,6 +19,8 @@ from rf8.errors import DataError, UsageError
 from rf8.model import Model, RF8Tensor, load_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rf8.quantize.calibrated import LayerReport
 
 
@@ -80,22 +82,33 @@ def quantize(
 def _compensated(
     source: Model, calibration: Path, span: int, state: Path
 ) -> tuple[Model, list[LayerReport]]:
-    import torch
-
     from rf8.quantize.calibrated import quantize_compensated
 
-    try:
-        text = calibration.read_text()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{calibration} is no UTF-8 text: {error}") from error
-    tokenizer = source.tokenizer()
-    if tokenizer is None:
-        raise DataError(f"{source.name} has no tokenizer.json, and calibration text needs one")
-    ids = torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
+    ids = read_tokens(source, calibration)
     if state.exists():
         notes.print(f"[dim]going on from {state}[/dim]")
     with Bar("quantising") as step:
         return quantize_compensated(source, ids, span=span, state=state, progress=step)
+
+
+def read_tokens(model: Model, path: Path) -> Tensor:
+    """Token ids, int64 [n], of a text file; special tokens are not added.
+
+    Raises
+    ------
+    DataError
+        For a file that is no text, or a model without a tokenizer.
+    """
+    import torch
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text: {error}") from error
+    tokenizer = model.tokenizer()
+    if tokenizer is None:
+        raise DataError(f"{model.name} has no tokenizer.json, and text needs one")
+    return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _rows(source: Model, result: Model, reports: list[LayerReport]) -> list[dict[str, Any]]:

@@ -154,7 +154,7 @@ def quantize_compensated(
     codes. Other embeddings are rounded to nearest. Then block by block, each linear layer is
     rounded on the inputs that the model rounded so far gives it, towards the outputs of the float
     model (`rf8.quantize.compensated`). In what is written to the residual stream a token counts by
-    the inverse of that stream's power, as the next norm will scale it.
+    the inverse of that stream's power after the block, as the next norm will scale it.
 
     Parameters
     ----------
@@ -210,15 +210,16 @@ def quantize_compensated(
         at = f"{layout.blocks}.{number}."
         progress(at.rstrip("."), number + 1, total)
         twin = copy.deepcopy(block)
+        outputs = [walk.run(block, hidden) for hidden in exact]
         done = parts.load(at.rstrip("."))
         if done is None:
-            done = _quantize_block(walk, block, twin, exact, rounded, at, span)
+            done = _quantize_block(walk, block, twin, exact, rounded, outputs, at, span)
             parts.save(at.rstrip("."), done)
         for name, (tensor, report) in done.items():
             _set_weight(twin, name.removeprefix(at).removesuffix(".weight"), tensor, name)
             tensors[name] = tensor
             reports.append(report)
-        exact = [walk.run(block, hidden) for hidden in exact]
+        exact = outputs
         rounded = [walk.run(twin, hidden) for hidden in rounded]
     left = [n for n, t in tensors.items() if is_matrix(n) and not isinstance(t, RF8Tensor)]
     assert not left, left
@@ -256,6 +257,7 @@ def _quantize_block(
     twin: nn.Module,
     exact: list[Tensor],
     rounded: list[Tensor],
+    outputs: list[Tensor],
     at: str,
     span: int,
 ) -> dict[str, tuple[RF8Tensor, LayerReport]]:
@@ -266,7 +268,7 @@ def _quantize_block(
         second = writes and group is walk.layout.groups[-1]
         names = (walk.layout.second_norm, group[0]) if second else (group[0],)
         sums: list[Tensor] = []
-        for z_hidden, x_hidden in zip(exact, rounded, strict=True):
+        for z_hidden, x_hidden, output in zip(exact, rounded, outputs, strict=True):
             z_seen = walk.see(block, z_hidden, names)
             x_seen = walk.see(twin, x_hidden, names)
             z, x = z_seen[group[0]], x_seen[group[0]]
@@ -275,7 +277,7 @@ def _quantize_block(
                 norm = walk.layout.second_norm
                 z_stream = z_seen[norm] if second else z_hidden.flatten(0, -2)
                 x_stream = x_seen[norm] if second else x_hidden.flatten(0, -2)
-                share = z_stream.square().mean(1, keepdim=True).rsqrt()
+                share = output.flatten(0, -2).square().mean(1, keepdim=True).rsqrt()
                 z, x, lack = z * share, x * share, (z_stream - x_stream) * share
             new = [x.T @ x, z.T @ x, z.T @ z] + ([] if lack is None else [lack.T @ x])
             sums = new if not sums else [a.add_(b) for a, b in zip(sums, new, strict=True)]

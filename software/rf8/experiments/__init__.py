@@ -1,0 +1,1 @@
+"""Experiments that test claims about formats and methods on real models."""
