@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import get_config
-from rf8.bench import machine
+from rf8.bench import gg, machine
 from rf8.bench.figure import Figure
 
 console = Console(highlight=False)
@@ -33,6 +33,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "golden": machine.bench_golden,
     "amaranth": machine.bench_amaranth,
     "default": machine.bench_default,
+    "fit": gg.bench_fit,
 }
 NEEDS_IMAGE = ("compile", "token", "golden")
 
