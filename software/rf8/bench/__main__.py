@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import get_config
-from rf8.bench import gg, machine
+from rf8.bench import gg, machine, quantize
 from rf8.bench.figure import Figure
 
 console = Console(highlight=False)
@@ -34,6 +34,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "amaranth": machine.bench_amaranth,
     "default": machine.bench_default,
     "fit": gg.bench_fit,
+    "compensated": quantize.bench_compensated,
 }
 NEEDS_IMAGE = ("compile", "token", "golden")
 

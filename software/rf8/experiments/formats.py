@@ -176,7 +176,9 @@ def _page(results: dict[str, Any], picture: str) -> str:
         "format, all else stays float32. Scales are one a row unless said otherwise; compensated "
         f"rounding saw {setup['calibration_tokens']:,} tokens of other text. Perplexity over "
         f"{tokens:,} tokens in {setup['windows']} windows of {setup['window']}. Nothing here is "
-        "random; the error is the standard error, over the windows, of the difference to float32.",
+        "random; the error is the standard error, over the windows, of the difference to float32. "
+        "Only RF8 is compensated: the other formats are rounded to nearest, and compensation would "
+        "help them too.",
         "",
         f"![Increase of perplexity by format]({picture})",
         "",

@@ -23,7 +23,7 @@ BLOCK = 64  # columns whose errors are passed on one by one; beyond them by one 
 ROWS = 8192  # rows at a time, as the output head of a model has many
 
 DAMPING = 0.01  # of the mean diagonal of H, added to it: keeps the inverse well-behaved
-SWEEPS = 2  # of coordinate descent; the third gains about 1 % of the error
+SWEEPS = 2  # of coordinate descent; docs/decisions/0004 has what they gain
 
 
 def round_to_rf8(values: Tensor, bias: Tensor, span: int = 16) -> Tensor:
