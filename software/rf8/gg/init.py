@@ -10,12 +10,15 @@ LLMs", arXiv 2506.00486.
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
+WRITERS = ("c_proj", "o_proj", "down_proj")  # add to the residual stream
 EMBEDDING_STD = 0.02  # GPT-2's, for token and position embeddings
 
 
@@ -34,12 +37,48 @@ def gg_scale(shape: float, variance: float) -> float:
     return math.sqrt(variance) * math.exp(log_ratio / 2)
 
 
+Nonlinearity = Literal["linear", "sigmoid", "relu", "leaky_relu", "gelu", "gelu_tanh", "silu"]
+
+
+def gg_gain(nonlinearity: Nonlinearity, slope: float = 0.01) -> float:
+    """xi: the variance of weights times their number of inputs that keeps a signal's power.
+
+    For inputs ``f(z)`` with z standard normal, a layer with n of them keeps the power 1 where its
+    weights have variance ``xi / n`` with ``xi = 1 / E[f(z)^2]``:
+
+    - linear 1, ReLU 2, leaky ReLU of the given negative ``slope`` k ``2 / (1 + k^2)``. The paper
+      (arXiv 2506.00486) uses 1 for sigmoid too.
+    - GELU: Stein's lemma, ``E[z g(z)] = E[g'(z)]``, applied twice to ``E[z^2 P(z)^2]``, with P the
+      normal cdf, gives ``E = 1/3 + 1 / (2 pi sqrt(3))``, so 2.3517.
+    - tanh GELU and SiLU: Gauss-Hermite quadrature of E, 2.3519 and 2.8108.
+
+    Raises ValueError for another name or a slope that is not finite.
+    """
+    if nonlinearity in ("linear", "sigmoid"):
+        return 1.0
+    if nonlinearity == "relu":
+        return 2.0
+    if nonlinearity == "leaky_relu" and math.isfinite(slope):
+        return 2 / (1 + slope**2)
+    if nonlinearity == "gelu":
+        return 1 / (1 / 3 + 1 / (2 * math.pi * math.sqrt(3)))
+    if nonlinearity in ("gelu_tanh", "silu"):
+        nodes, weights = np.polynomial.hermite_e.hermegauss(120)
+        z = torch.from_numpy(nodes)
+        f = F.silu(z) if nonlinearity == "silu" else F.gelu(z, approximate="tanh")
+        power = float((f.square() * torch.from_numpy(weights)).sum()) / math.sqrt(2 * math.pi)
+        return 1 / power
+    known = ", ".join(map(repr, get_args(Nonlinearity)))
+    raise ValueError(f"nonlinearity is {nonlinearity!r} with slope {slope}; known: {known}")
+
+
 @torch.no_grad()
 def gg_(
     tensor: Tensor,
     shape: float,
     *,
-    gain: float = 1.0,
+    gain: float | None = None,
+    nonlinearity: Nonlinearity = "linear",
     mode: str = "fan_in",
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -50,9 +89,12 @@ def gg_(
 
     tensor: at least two dimensions, laid out as torch does, [out, in, ...].
     shape: v of the density; 2 is Gaussian, 1 Laplace, smaller has heavier tails.
-    gain: xi, the variance of the product of the layer with n inputs of unit variance.
-    mode: whether n is the "fan_in" or the "fan_out". A transposed weight, [in, out] as in
-        transformers' Conv1D, has its inputs where torch counts "fan_out".
+    gain: xi, the variance of the product of the layer with n inputs of unit variance; that of
+        `gg_gain` if None.
+    nonlinearity: what made the layer's inputs; "linear" also stands for a normalised stream.
+    mode: whether n is the "fan_in", the default, or the "fan_out". The paper's own code takes n
+        from the first dimension, which for torch's nn.Linear is "fan_out". A transposed weight,
+        [in, out] as in transformers' Conv1D, has its inputs where torch counts "fan_out".
     generator: of the tensor's device; the default one if None.
 
     Raises ValueError for a non-positive shape or gain, a one-dimensional tensor or another mode.
@@ -61,9 +103,10 @@ def gg_(
         raise ValueError(f"GG init needs a tensor of two or more dimensions, got {tensor.ndim}")
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f'mode must be "fan_in" or "fan_out", got {mode!r}')
+    xi = gg_gain(nonlinearity) if gain is None else gain
     receptive_field = math.prod(tensor.shape[2:])
     n = tensor.shape[1 if mode == "fan_in" else 0] * receptive_field
-    scale = gg_scale(shape, gain / n)
+    scale = gg_scale(shape, xi / n)
     if tensor.is_meta:
         return tensor
     alpha = torch.full(tensor.shape, 1 / shape, device=tensor.device, dtype=torch.float32)
@@ -75,12 +118,12 @@ def gg_(
 def init_model_(
     model: M, *, shape: float, gain: float = 1.0, generator: torch.Generator | None = None
 ) -> M:
-    """Initialise a transformers GPT-2 in place with GG weights; return it.
+    """Initialise a transformers GPT-2 or Llama in place with GG weights; return it.
 
     Projections get variance ``gain / inputs``; the two that write to the residual stream in each
-    block (``c_proj``) are divided by ``sqrt(2 * n_layer)`` in standard deviation, and embeddings
-    have standard deviation 0.02, both as in GPT-2. Norms become 1, biases 0. A tied output head is
-    the token embedding and is left alone.
+    block (``c_proj``, ``o_proj``, ``down_proj``) are divided by ``sqrt(2 * layers)`` in standard
+    deviation, and embeddings have standard deviation 0.02, both as in GPT-2. Norms become 1,
+    biases 0. A tied output head is the token embedding and is left alone.
 
     shape, gain, generator: as in `gg_`. Modules are visited in the model's own order, so that one
     generator state gives one model. Raises ValueError as `gg_` does, and TypeError for a module
@@ -88,7 +131,7 @@ def init_model_(
     """
     from transformers.pytorch_utils import Conv1D
 
-    n_layer: int = model.config.n_layer  # type: ignore[union-attr,assignment]
+    n_layer: int = model.config.num_hidden_layers  # type: ignore[union-attr,assignment]
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding):
@@ -98,11 +141,13 @@ def init_model_(
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+        elif type(module).__name__.endswith("RMSNorm"):
+            nn.init.ones_(module.weight)
         elif isinstance(module, (Conv1D, nn.Linear)):
             if id(module.weight) in embeddings:
                 continue
             mode = "fan_out" if isinstance(module, Conv1D) else "fan_in"  # Conv1D is [in, out]
-            xi = gain / (2 * n_layer) if name.endswith("c_proj") else gain
+            xi = gain / (2 * n_layer) if name.endswith(WRITERS) else gain
             gg_(module.weight, shape, gain=xi, mode=mode, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
