@@ -1,0 +1,61 @@
+"""The command ``rf8 rate``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from rf8.architecture import is_matrix
+from rf8.cli.common import Bar, JsonOption, ModelArgument, app
+from rf8.errors import DataError, UsageError
+from rf8.gg import rate as measures
+from rf8.model import RF8Tensor, load_model
+
+
+@app.command(epilog="Example: [bold]rf8 rate default[/bold]")
+def rate(
+    model: ModelArgument,
+    step: Annotated[float, typer.Option(help="Of uniform quantisation; RF8 codes need none")]
+    = measures.STEP,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Bits a weight, each matrix coded on its own: entropy, Huffman, zstd, exponential-Golomb."""
+    if not 0 < step < float("inf"):
+        raise UsageError(f"--step is {step}, must be positive and finite")
+    source = load_model(model)
+    names = [name for name in source.tensors if is_matrix(name)]
+    found: dict[str, dict[str, float]] = {}
+    sizes = []
+    with Bar("coding") as progress:
+        for number, name in enumerate(names):
+            progress(name, number, len(names))
+            tensor = source.tensors[name]
+            try:
+                symbols = (
+                    tensor.codes.astype(np.int64).ravel()
+                    if isinstance(tensor, RF8Tensor)
+                    else measures.quantize_uniform(tensor, step, name=name)
+                )
+                found[name] = measures.rates(symbols)
+            except ValueError as error:
+                raise DataError(f"{name}: {error}") from error
+            sizes.append(symbols.size)
+    columns = list(next(iter(found.values())))
+    total = {
+        c: float(np.average([rates[c] for rates in found.values()], weights=sizes)) for c in columns
+    }
+    if as_json:
+        kind = {"step": step} if source.span is None else {"span": source.span}
+        print(json.dumps({"model": source.name, **kind, "total": total, "tensors": found}))
+        return
+    table = Table(Column("tensor", overflow="fold"), *columns, box=None)
+    for name, rates in [*found.items(), ("all", total)]:
+        table.add_row(name, *(f"{rates[c]:.2f}" for c in columns))
+    Console(highlight=False).print(table)
+    what = f"multiples of {step:g}" if source.span is None else "RF8 codes"
+    print(f"bits a weight, of {what}; all but the entropy are lengths of streams with their tables")
