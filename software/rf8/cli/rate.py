@@ -53,9 +53,16 @@ def rate(
         kind = {"step": step} if source.span is None else {"span": source.span}
         print(json.dumps({"model": source.name, **kind, "total": total, "tensors": found}))
         return
-    table = Table(Column("tensor", overflow="fold"), *columns, box=None)
+    shown = ("entropy", "huffman", "zstd")
+    table = Table(
+        Column("tensor", overflow="fold"), *shown, "golomb (k)", "golomb, ranked (k)", box=None
+    )
     for name, rates in [*found.items(), ("all", total)]:
-        table.add_row(name, *(f"{rates[c]:.2f}" for c in columns))
+        cells = [f"{rates[column]:.2f}" for column in shown]
+        for kind in ("", "-ranked"):
+            k = min(range(4), key=lambda order: rates[f"golomb-{order}{kind}"])
+            cells.append(f"{rates[f'golomb-{k}{kind}']:.2f} ({k})")
+        table.add_row(name, *cells)
     Console(highlight=False).print(table)
     what = f"multiples of {step:g}" if source.span is None else "RF8 codes"
     print(f"bits a weight, of {what}; all but the entropy are lengths of streams with their tables")
