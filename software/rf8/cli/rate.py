@@ -59,9 +59,9 @@ def rate(
     )
     for name, rates in [*found.items(), ("all", total)]:
         cells = [f"{rates[column]:.2f}" for column in shown]
-        for kind in ("", "-ranked"):
-            k = min(range(4), key=lambda order: rates[f"golomb-{order}{kind}"])
-            cells.append(f"{rates[f'golomb-{k}{kind}']:.2f} ({k})")
+        for ranked in ("", "-ranked"):
+            best, k = min((rates[f"golomb-{k}{ranked}"], k) for k in range(4))
+            cells.append(f"{best:.2f} ({k})")
         table.add_row(name, *cells)
     Console(highlight=False).print(table)
     what = f"multiples of {step:g}" if source.span is None else "RF8 codes"
