@@ -1,11 +1,13 @@
 """``rf8 rate`` on an RF8 and on a float model."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from test_cli import rf8
 
+from rf8.cli import main
 from rf8.gg.rate import entropy, quantize_uniform
 from rf8.model import load_model
 
@@ -29,3 +31,12 @@ def test_codes_and_floats(checkpoint):
 def test_bad_step(checkpoint):
     done = rf8("rate", checkpoint, "--step", "0")
     assert done.returncode == 2 and "--step is 0.0" in done.stderr
+
+
+def test_missing_extra(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setattr(sys, "argv", ["rf8", "rate", "default"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "zstandard is missing: pip install 'rf8[gg]'" in capsys.readouterr().err

@@ -70,6 +70,8 @@ def main() -> None:
             _fail(2, f"{usage()} (see rf8 --help)")
         if isinstance(error, UsageError | ValueError):
             _fail(2, str(error))
+        if isinstance(error, ModuleNotFoundError):
+            _fail(1, f"{error.name} is missing: pip install 'rf8[gg]' (or the extra sim for RTL)")
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             _fail(1, f"the disk is full: {error.filename or 'output'}")
         if isinstance(error, OSError) and error.filename is not None:
