@@ -56,22 +56,6 @@ def _fill_buffers(module: nn.Module) -> None:
                 part.register_buffer(name, buffer, persistent=False)
 
 
-def hf_tokenizer(model: Model) -> Any:
-    """The model's tokenizer as transformers has it.
-
-    Raises
-    ------
-    DataError
-        Where the model has none.
-    """
-    from transformers import PreTrainedTokenizerFast
-
-    backend = model.tokenizer()
-    if backend is None:
-        raise DataError(f"{model.name} has no tokenizer.json, and text needs one")
-    return PreTrainedTokenizerFast(tokenizer_object=backend)
-
-
 def load_gguf(path: Path) -> Model:
     """Load a GGUF file, whatever its quantisation, as a float model with its tokenizer.
 
