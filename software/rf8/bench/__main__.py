@@ -34,6 +34,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "amaranth": machine.bench_amaranth,
     "default": machine.bench_default,
     "fit": gg.bench_fit,
+    "init": gg.bench_init,
     "compensated": quantize.bench_compensated,
 }
 NEEDS_IMAGE = ("compile", "token", "golden")

@@ -30,3 +30,14 @@ def bench_fit() -> Iterator[Figure]:
     theirs = time.perf_counter() - started
     ours = fastest(lambda: gg.fit(few), 5)
     yield Figure("scipy.stats.gennorm.fit over by moments, 1 M", theirs / ours, "x", 100)
+
+
+def bench_init() -> Iterator[Figure]:
+    """GG initialisation of 124 M weights beside torch's Gaussian one."""
+    weights = torch.empty(1000, WEIGHTS // 1000)
+    generator = torch.Generator().manual_seed(SEED)
+    gaussian = fastest(lambda: torch.nn.init.normal_(weights, generator=generator), 3)
+    for shape in (0.5, 1.5):
+        ours = fastest(lambda v=shape: gg.gg_(weights, v, generator=generator), 3)  # type: ignore[misc]
+        name = f"GG initialisation, shape {shape}, over normal_, 124 M"
+        yield Figure(name, ours / gaussian, "x", 4, "lower")

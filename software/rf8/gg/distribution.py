@@ -19,6 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rf8.gg.ziggurat import fill_
+
 A = TypeVar("A", NDArray[np.float64], Tensor)
 
 
@@ -95,12 +97,10 @@ def sample(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Float32 samples, exact in distribution: ``|x - loc| = a * Gamma(1/v)^(1/v)``, a fair sign.
+    """Float32 samples, exact in distribution up to rounding (`rf8.gg.ziggurat`).
 
     generator: of the device; the default one if None.
     """
     check_parameters(shape, scale)
-    alpha = torch.full(size, 1 / shape, device=device)
-    magnitude = torch._standard_gamma(alpha, generator=generator).pow_(1 / shape).mul_(scale)
-    sign = torch.empty_like(magnitude).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-    return magnitude.mul_(sign).add_(loc)
+    flat = torch.empty(math.prod(size), device=device)
+    return fill_(flat, shape, scale, generator).add_(loc).view(size)

@@ -17,6 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rf8.gg.distribution import sample
+from rf8.gg.ziggurat import fill_
+
 M = TypeVar("M", bound=nn.Module)
 WRITERS = ("c_proj", "o_proj", "down_proj")  # add to the residual stream
 EMBEDDING_STD = 0.02  # GPT-2's, for token and position embeddings
@@ -84,8 +87,7 @@ def gg_(
 ) -> Tensor:
     """Fill `tensor` in place with zero-mean GG samples of variance ``gain / n``; return it.
 
-    Sampling is exact: ``|x| = a * Gamma(1/shape) ** (1/shape)`` with a fair random sign, drawn in
-    float32 on the tensor's own device (arXiv 2506.00486).
+    Sampling is exact up to rounding to float32 (`rf8.gg.ziggurat`), on the tensor's own device.
 
     tensor: at least two dimensions, laid out as torch does, [out, in, ...].
     shape: v of the density; 2 is Gaussian, 1 Laplace, smaller has heavier tails.
@@ -109,10 +111,12 @@ def gg_(
     scale = gg_scale(shape, xi / n)
     if tensor.is_meta:
         return tensor
-    alpha = torch.full(tensor.shape, 1 / shape, device=tensor.device, dtype=torch.float32)
-    magnitude = torch._standard_gamma(alpha, generator=generator).pow_(1 / shape).mul_(scale)
-    sign = torch.empty_like(magnitude).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
-    return tensor.copy_(magnitude.mul_(sign))
+    if tensor.dtype == torch.float32 and tensor.is_contiguous():
+        fill_(tensor.view(-1), shape, scale, generator)
+        return tensor
+    return tensor.copy_(
+        sample(tuple(tensor.shape), shape, scale, generator=generator, device=tensor.device)
+    )
 
 
 def init_model_(
