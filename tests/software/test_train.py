@@ -22,8 +22,9 @@ from rf8.errors import DataError
 from rf8.train import data, loop
 from rf8.train.__main__ import main
 from rf8.train.data import Document
+from rf8.train.recipe import Recipe
 
-TINY = loop.Recipe(
+TINY = Recipe(
     steps=12, vocab_size=300, context=16, n_embd=32, n_layer=1, n_head=2, batch=4, warmup=3
 )
 
@@ -72,6 +73,24 @@ def test_resumed_run_equals_whole_run(
     assert (tmp_path / name).read_bytes() == (whole_run / name).read_bytes()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 12]
+
+
+def test_a_run_can_start_from_a_model(
+    documents: tuple[list[Document], list[Document]], whole_run: Path, tmp_path: Path
+) -> None:
+    again = replace(
+        TINY, start=str(whole_run), optimizer="adamw", precision="float32", lr=1e-9, warmup=0
+    )
+    summary = loop.train(again, documents, tmp_path)
+    before = json.loads((whole_run / "training.json").read_text())
+    # So small a learning rate changes nothing but the last digits.
+    assert summary["held_out"]["all"]["perplexity"] == pytest.approx(
+        before["held_out"]["all"]["perplexity"], rel=1e-4
+    )
+    name = "tokenizer.json"
+    assert (tmp_path / name).read_bytes() == (whole_run / name).read_bytes()
+    with pytest.raises(DataError, match="other sizes"):
+        loop.train(replace(again, n_embd=64), documents, tmp_path / "other")
 
 
 def test_finished_run_is_not_trained_again(

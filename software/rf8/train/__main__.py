@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rf8.train.recipe import Recipe
+
 
 def main(options: list[str] | None = None) -> int:
     """Train as the options say (default: the command line's); the exit status.
@@ -25,6 +27,18 @@ def main(options: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=_positive, help="CPU threads; default: torch's choice")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
+        "--start", default="", metavar="MODEL", help="go on from this model, tokenizer included"
+    )
+    parser.add_argument("--lr", type=float, default=Recipe.lr, help="peak; default: %(default)s")
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default=Recipe.optimizer)
+    parser.add_argument(
+        "--precision",
+        choices=["bfloat16", "float32"],
+        default=Recipe.precision,
+        help="of the forward pass; on CPUs without bfloat16 instructions, float32 and adamw are "
+        "many times faster; default: %(default)s",
+    )
+    parser.add_argument(
         "--data",
         type=Path,
         default=Path("build/data"),
@@ -41,14 +55,21 @@ def main(options: list[str] | None = None) -> int:
 
     from rf8.errors import DataError
     from rf8.train.data import corpus
-    from rf8.train.loop import Recipe, train
+    from rf8.train.loop import train
 
     disable_progress_bar()  # of saving; the only one here is of training
     if args.threads:
         torch.set_num_threads(args.threads)
     if args.device == "cuda" and not torch.cuda.is_available():
         return _fail("no CUDA device is visible to torch; use --device cpu")
-    recipe = Recipe(steps=args.steps, seed=args.seed)
+    recipe = Recipe(
+        steps=args.steps,
+        seed=args.seed,
+        start=args.start,
+        lr=args.lr,
+        optimizer=args.optimizer,
+        precision=args.precision,
+    )
     try:
         documents = corpus(args.data)
         with _Progress(recipe.steps) as progress:

@@ -144,6 +144,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, context: int) -> PreT
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    return wrap(tokenizer, context)
+
+
+def wrap(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+    """A tokenizer with the settings of the default model around it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,

@@ -8,7 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,21 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rf8 import gg
 from rf8.errors import DataError
-from rf8.train.data import Document, encode, train_tokenizer
+from rf8.hf import to_transformers
+from rf8.model import load_model
+from rf8.train.data import Document, encode, train_tokenizer, wrap
+from rf8.train.recipe import Recipe
 
 LOG_EVERY = 20  # steps
 VALIDATE_EVERY = 500  # steps, a multiple of LOG_EVERY
 VALIDATION_WINDOWS = 64  # for the curve; the final figure uses every held-out token
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All that decides the weights, apart from the text and the arithmetic of the machine."""
-
-    steps: int = 4200
-    seed: int = 0
-    vocab_size: int = 1024
-    context: int = 256  # tokens
-    n_embd: int = 256
-    n_layer: int = 4
-    n_head: int = 8
-    batch: int = 16  # windows of `context` tokens a step
-    lr: float = 5e-3  # peak, of both optimizers
-    warmup: int = 100  # steps, linear
-    decay: float = 0.5  # last part of the steps, linear to zero
-    weight_decay: float = 0.1  # of matrices; embeddings, norms and biases have none
-    clip: float = 1.0  # gradient norm
-    gg_shape: float = 1.5
-
-    def lr_factor(self, step: int) -> float:
-        """Warmup, stable, decay: the learning rate at `step` (0-based) relative to its peak."""
-        decay_steps = self.decay * self.steps
-        left = (self.steps - step) / decay_steps if decay_steps else 1.0
-        return min(1.0, (step + 1) / self.warmup if self.warmup else 1.0, left)
-
-
 def new_model(recipe: Recipe) -> GPT2LMHeadModel:
-    """A GG-initialised GPT-2 with a tied head, in float32; the seed decides every weight."""
+    """A GG-initialised GPT-2 with a tied head, in float32; the seed decides every weight.
+
+    Or the model that the recipe starts from, which must have the recipe's sizes.
+    """
     config = GPT2Config(
         vocab_size=recipe.vocab_size,
         n_positions=recipe.context,
@@ -69,27 +49,39 @@ def new_model(recipe: Recipe) -> GPT2LMHeadModel:
         tie_word_embeddings=True,
     )
     model = GPT2LMHeadModel(config)
+    if recipe.start:
+        source = to_transformers(load_model(recipe.start))
+        try:
+            model.load_state_dict(source.state_dict())
+        except RuntimeError as error:
+            raise DataError(f"{recipe.start} has other sizes than the recipe: {error}") from error
+        return model
     generator = torch.Generator().manual_seed(recipe.seed)
     gg.init_model_(model, shape=recipe.gg_shape, generator=generator)
     return model
 
 
 def new_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the blocks, AdamW for embeddings, norms and biases."""
+    """Muon or AdamW for the matrices of the blocks, AdamW for embeddings, norms and biases."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         is_matrix = parameter.ndim == 2 and ".h." in name
         (matrices if is_matrix else others).append(parameter)
-    # Muon's update is scaled to the size of AdamW's, so that one learning rate serves both.
-    muon = torch.optim.Muon(
-        matrices,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    blocks: torch.optim.Optimizer
+    if recipe.optimizer == "muon":
+        # Its update is scaled to the size of AdamW's, so that one learning rate serves both.
+        blocks = torch.optim.Muon(
+            matrices,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+    else:
+        decay = recipe.weight_decay
+        blocks = torch.optim.AdamW(matrices, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=decay)
     adamw = torch.optim.AdamW(others, lr=recipe.lr, betas=(0.9, 0.95), weight_decay=0.0)
-    return [muon, adamw]
+    return [blocks, adamw]
 
 
 def batch_at(ids: Tensor, step: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -160,7 +152,11 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     train_docs, held_out_docs = (list(part) for part in documents)
-    tokenizer = train_tokenizer((d.text for d in train_docs), recipe.vocab_size, recipe.context)
+    if recipe.start:
+        tokenizer = wrap(load_model(recipe.start).tokenizer(), recipe.context)
+    else:
+        texts = (d.text for d in train_docs)
+        tokenizer = train_tokenizer(texts, recipe.vocab_size, recipe.context)
     train_ids, held_out_ids = encode(tokenizer, train_docs), encode(tokenizer, held_out_docs)
     digest = hashlib.sha256(train_ids.numpy().tobytes()).hexdigest()
     identity = asdict(recipe) | {"train_ids": digest}
@@ -184,7 +180,7 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * recipe.lr_factor(step)
         x, y = (part.to(device) for part in batch_at(train_ids, step, recipe))
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
             logits = model(input_ids=x, use_cache=False).logits
         loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
         loss.backward()  # type: ignore[no-untyped-call]
