@@ -94,7 +94,7 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
 
     def total(*functions: Callable[[Tensor], Tensor]) -> list[float]:
         sums = [0.0] * len(functions)
-        for block in _blocks(x, name):
+        for block in blocks(x, name):
             size = _wide(block).mul(1 / unit).sub_(centre / unit).abs_()
             for k, function in enumerate(functions):
                 sums[k] += float(function(size))
@@ -136,14 +136,15 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
     )
 
 
-def _blocks(x: Data, name: str) -> Iterator[Tensor]:
+def blocks(x: Data, name: str, size: int = BLOCK) -> Iterator[Tensor]:
+    """The values of all chunks, flat, at most ``size`` at a time; ValueError for integers."""
     for chunk in [x] if isinstance(x, np.ndarray | Tensor) else x:
         tensor = torch.as_tensor(chunk).detach()
         if not tensor.dtype.is_floating_point:
             raise ValueError(f"{name}: dtype {tensor.dtype}, give floats")
         flat = tensor.reshape(-1)
-        for first in range(0, len(flat), BLOCK):
-            yield flat[first : first + BLOCK]
+        for first in range(0, len(flat), size):
+            yield flat[first : first + size]
 
 
 def _wide(block: Tensor) -> Tensor:
@@ -153,7 +154,7 @@ def _wide(block: Tensor) -> Tensor:
 def _survey(x: Data, name: str) -> tuple[int, float, float]:
     """Count, largest magnitude and mean."""
     n, largest, mean = 0, 0.0, 0.0
-    for block in _blocks(x, name):
+    for block in blocks(x, name):
         low, high = (float(v) for v in torch.aminmax(block))
         if not math.isfinite(low) or not math.isfinite(high):  # NaN comes through aminmax
             bad = int((~torch.isfinite(block)).sum())
