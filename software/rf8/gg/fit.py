@@ -103,7 +103,7 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
     m1, m2 = (s / n for s in total(torch.sum, lambda t: torch.dot(t, t)))
     if not m2 > 0 or m2 - m1 * m1 <= 1e-12 * m2:
         raise ValueError(f"{name}: all {n} values are equally far from {centre:g}: nothing to fit")
-    shape = _invert_ratio(m2 / m1**2, name)
+    shape = _checked_shape(m2 / m1**2, name)
     if method == "mle":
         shape, power = _maximise(shape, n, total, name)
         scale = (shape * power) ** (1 / shape)
@@ -172,21 +172,27 @@ def _log_ratio(shape: float) -> float:
     return math.lgamma(1 / shape) + math.lgamma(3 / shape) - 2 * math.lgamma(2 / shape)
 
 
-def _invert_ratio(ratio: float, name: str) -> float:
+def shape_of_ratio(ratio: float) -> float:
+    """The shape whose ``E[x^2] / E[|x|]^2`` is this, or the end of the range it lies beyond."""
     wanted = math.log(ratio)
     low, high = SHAPE_MIN, SHAPE_MAX
-    if not _log_ratio(high) <= wanted <= _log_ratio(low):
-        side = "below 0.1" if wanted > _log_ratio(low) else "above 10"
-        raise ValueError(
-            f"{name}: E[x^2] / E[|x|]^2 is {ratio:.6g}, which needs a shape {side}: this is no "
-            "generalized Gaussian that can be fitted"
-        )
     while high - low > 1e-14 * high:
         middle = (low + high) / 2
         if not low < middle < high:
             break
         low, high = (middle, high) if _log_ratio(middle) > wanted else (low, middle)
     return (low + high) / 2
+
+
+def _checked_shape(ratio: float, name: str) -> float:
+    wanted = math.log(ratio)
+    if not _log_ratio(SHAPE_MAX) <= wanted <= _log_ratio(SHAPE_MIN):
+        side = "below 0.1" if wanted > _log_ratio(SHAPE_MIN) else "above 10"
+        raise ValueError(
+            f"{name}: E[x^2] / E[|x|]^2 is {ratio:.6g}, which needs a shape {side}: this is no "
+            "generalized Gaussian that can be fitted"
+        )
+    return shape_of_ratio(ratio)
 
 
 def _psi(order: int, x: float) -> float:

@@ -107,6 +107,59 @@ def batch_at(ids: Tensor, step: int, recipe: Recipe) -> tuple[Tensor, Tensor]:
     return x[:, :-1], x[:, 1:]
 
 
+def take_step(
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    ids: Tensor,
+    step: int,
+    recipe: Recipe,
+    device: str = "cpu",
+) -> Tensor:
+    """One step of training on the batch and at the learning rate of `step`; the loss before it."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * recipe.lr_factor(step)
+    x, y = (part.to(device) for part in batch_at(ids, step, recipe))
+    with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        logits = model(input_ids=x, use_cache=False).logits
+    loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.detach()
+
+
+def tune(
+    model: nn.Module,
+    ids: Tensor,
+    recipe: Recipe,
+    *,
+    prepare: Callable[[torch.optim.Optimizer], object] = lambda optimizer: None,
+    watch: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Train a model in place for the recipe's steps, without checkpoints: short runs, recovery.
+
+    AdamW on all parameters, those of two or more dimensions decayed. The recipe gives the schedule,
+    the batches and the seed; its sizes are not used. `prepare` sees the optimizer first (BackSlash
+    hooks in there); `watch` is called after each step with the number of steps done.
+    """
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95))
+    prepare(optimizer)
+    model.train()
+    for step in range(recipe.steps):
+        take_step(model, [optimizer], ids, step, recipe)
+        watch(step + 1)
+    model.train(False)
+
+
 @torch.no_grad()
 def perplexity(model: nn.Module, ids: Tensor, context: int, *, batch: int = 16) -> float:
     """exp of the mean cross entropy, per token, of int64 token ids [n].
@@ -176,18 +229,7 @@ def train(
     end = recipe.steps if stop_at is None else min(stop_at, recipe.steps)
     model.train()
     while step < end:
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * recipe.lr_factor(step)
-        x, y = (part.to(device) for part in batch_at(train_ids, step, recipe))
-        with torch.autocast(device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            logits = model(input_ids=x, use_cache=False).logits
-        loss = F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        loss = take_step(model, optimizers, train_ids, step, recipe, device)
         step += 1
 
         now = time.monotonic()
@@ -197,7 +239,7 @@ def train(
                 "step": step,
                 "tokens": step * recipe.batch * recipe.context,
                 "seconds": round(seconds, 1),
-                "train_loss": round(loss.item(), 4),
+                "train_loss": round(float(loss), 4),
             }
             if step % VALIDATE_EVERY == 0 or step == end:
                 model.train(False)

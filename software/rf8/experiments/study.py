@@ -1,0 +1,120 @@
+"""What experiments share: runs that are kept as they end, statistics, the default text."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rf8.errors import DataError
+from rf8.files import replaced_file
+from rf8.model import Model
+
+Report = Callable[[str, int, int], None]
+SEEDS = (0, 1, 2)
+# Student's t, two-sided 95 %, for 1, 2, ... degrees of freedom; seeds are few.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+
+
+class Study:
+    """The JSON file of an experiment: its ``setup``, and ``runs`` by name.
+
+    Opened again with the same setup it knows the runs that are done. Raises DataError where the
+    file holds another setup, or no results at all.
+    """
+
+    def __init__(self, path: Path, setup: dict[str, Any]) -> None:
+        machine = {"torch": torch.__version__, "machine": platform.machine()}
+        self.path, self.setup = path, json.loads(json.dumps(setup | machine))
+        self.runs: dict[str, dict[str, Any]] = {}
+        if not path.exists():
+            return
+        try:
+            found = json.loads(path.read_text())
+            changed = [k for k, v in self.setup.items() if found["setup"].get(k) != v]
+            self.runs = found["runs"]
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise DataError(f"{path} holds no results ({error}): delete it") from error
+        if changed:
+            raise DataError(f"{path} holds a run with another {', '.join(changed)}: delete it")
+
+    def measure(self, runs: dict[str, Callable[[], dict[str, Any]]], progress: Report) -> None:
+        """Make the runs that are not there yet, in order; each is kept as it ends."""
+        for number, (name, run) in enumerate(runs.items()):
+            progress(name, number, len(runs))
+            if name not in self.runs:
+                self.runs[name] = run()
+                self.write()
+
+    def write(self) -> None:
+        """Write the file; whole or not at all."""
+        with replaced_file(self.path) as temporary:
+            temporary.write_text(json.dumps({"setup": self.setup, "runs": self.runs}, indent=1))
+
+    def publish(self, page: str, plot: Callable[[Path], None]) -> None:
+        """Write the page and the picture beside the file."""
+        with replaced_file(self.path.with_suffix(".png")) as temporary:
+            plot(temporary)
+        with replaced_file(self.path.with_suffix(".md")) as temporary:
+            temporary.write_text(page)
+
+
+class Spread(NamedTuple):
+    """Mean, sample standard deviation, and half-width of the 95 % interval of the mean."""
+
+    mean: float
+    deviation: float
+    half_width: float
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Statistics of a figure over seeds; NaN for what two or more values would need."""
+    list_ = list(values)
+    n = len(list_)
+    mean = sum(list_) / n
+    if n < 2:
+        return Spread(mean, math.nan, math.nan)
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in list_) / (n - 1))
+    student = STUDENT[min(n - 1, len(STUDENT)) - 1]
+    return Spread(mean, deviation, student * deviation / math.sqrt(n))
+
+
+def default_text(model: Model, data: Path) -> tuple[Tensor, Tensor]:
+    """Token ids, int64, of the default model's training and held-out books (`rf8.train.data`)."""
+    from transformers import PreTrainedTokenizerFast
+
+    from rf8.train.data import corpus, encode
+
+    tokenizer = model.tokenizer()
+    if tokenizer is None:
+        raise DataError(f"{model.name} has no tokenizer.json, and text needs one")
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    train, held_out = (encode(fast, documents) for documents in corpus(data))
+    return train, held_out
+
+
+def figure(columns: int = 1, height: float = 3.4) -> tuple[Any, Any]:
+    """A matplotlib figure without a screen, and its axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    made, axes = pyplot.subplots(1, columns, figsize=(5.2 * columns, height), layout="constrained")
+    for one in axes if columns > 1 else [axes]:
+        one.spines[["top", "right"]].set_visible(False)
+    return made, axes
+
+
+def save_figure(made: Any, path: Path) -> None:
+    """Write a figure as PNG and free it."""
+    from matplotlib import pyplot
+
+    made.savefig(path, format="png", dpi=150)
+    pyplot.close(made)
