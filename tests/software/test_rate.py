@@ -91,3 +91,13 @@ def test_uniform_quantisation():
 def test_bad_input(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("spread", [0, 3, 10**9])
+def test_figures_from_counts(spread):
+    symbols = np.random.default_rng(3).integers(-spread, spread + 1, 5000)
+    alphabet, counts = rate.histogram(symbols)
+    known, expected = np.unique(symbols, return_counts=True)
+    assert (alphabet == known).all() and (counts == expected).all()
+    assert rate.entropy_of(counts) == rate.entropy(symbols)
+    assert rate.huffman_of(counts) == 8 * len(rate.encode_huffman(symbols)) / len(symbols)

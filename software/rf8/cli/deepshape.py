@@ -15,8 +15,8 @@ from rich.table import Column, Table
 
 from rf8.cli.common import Bar, JsonOption, ModelArgument, app
 from rf8.errors import UsageError
-from rf8.gg.rate import STEP
-from rf8.gg.reshape import REPORT, bits, pack_changes, read_changes, reshape_model, undo_model
+from rf8.gg.rate import STEP, entropy_of
+from rf8.gg.reshape import REPORT, pack_changes, read_changes, reshape_model, undo_model
 from rf8.model import load_model
 
 
@@ -87,7 +87,7 @@ def deepshape(
             "std": done.std,
             "new_std": done.new_std,
             "levels": int(np.count_nonzero(done.goal.counts)),
-            "bits": bits(done.goal.counts),
+            "bits": entropy_of(done.goal.counts),
             "rms_change": done.rms_change,
         }
         for done in changes

@@ -7,9 +7,10 @@ LLMs", arXiv 2506.00486.
 from rf8.gg.backslash import BackSlash
 from rf8.gg.distribution import cdf, logpdf, ppf, sample
 from rf8.gg.fit import GGFit, fit
-from rf8.gg.init import gg_, gg_gain, gg_scale, init_model_
+from rf8.gg.init import WRITERS, gg_, gg_gain, gg_scale, init_model_
 
 __all__ = [
+    "WRITERS",
     "BackSlash",
     "GGFit",
     "cdf",

@@ -39,11 +39,34 @@ def quantize_uniform(weights: ArrayLike, step: float = STEP, *, name: str = "wei
     return symbols
 
 
+def histogram(symbols: ArrayLike) -> tuple[Symbols, NDArray[np.int64]]:
+    """The symbols that occur, rising, and how often each does."""
+    values = _checked(symbols)
+    low = int(values.min())
+    if int(values.max()) - low <= 4 * len(values):
+        counts = np.bincount(values - low)
+        alphabet = np.flatnonzero(counts)
+        return alphabet + low, counts[alphabet]
+    alphabet, counts = np.unique(values, return_counts=True)
+    return alphabet, counts
+
+
 def entropy(symbols: ArrayLike) -> float:
     """Empirical entropy, ``-sum p log2 p``, in bits a symbol."""
-    _, counts = np.unique(_checked(symbols), return_counts=True)
-    p = counts / counts.sum()
+    return entropy_of(histogram(symbols)[1])
+
+
+def entropy_of(counts: NDArray[np.int64]) -> float:
+    """Entropy of symbols that occur so often, in bits a symbol."""
+    p = counts[counts > 0] / counts.sum()
     return float(-(p * np.log2(p)).sum()) + 0.0
+
+
+def huffman_of(counts: NDArray[np.int64]) -> float:
+    """Bits a symbol of the stream that `encode_huffman` makes of symbols that occur so often."""
+    used = counts[counts > 0]
+    body = -(-int((_huffman_lengths(used) * used).sum()) // 8)
+    return 8 * (16 + 9 * len(used) + body) / int(used.sum())
 
 
 def encode_golomb(symbols: ArrayLike, k: int, *, ranked: bool) -> bytes:

@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from rf8.architecture import is_matrix
 from rf8.errors import DataError
 from rf8.gg.deepshape import Change, Reshaping, Target, change, target
@@ -138,12 +136,6 @@ def read_changes(path: Path) -> list[Change]:
         raise DataError(f"{path} is missing: only a model made by DeepShape has it") from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is broken: {error}") from error
-
-
-def bits(counts: np.ndarray[Any, np.dtype[np.int64]]) -> float:
-    """Entropy of levels that occur so often, in bits a weight."""
-    p = counts[counts > 0] / counts.sum()
-    return float(-(p * np.log2(p)).sum()) + 0.0
 
 
 def _group_of(name: str, group: Group) -> str:

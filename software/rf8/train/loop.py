@@ -222,7 +222,7 @@ def train(
     optimizers = new_optimizers(model, recipe)
     step, seconds = _resume(out, identity, model, optimizers, device)
     rows = _kept_rows(out / "metrics.jsonl", step)
-    curve_ids = _spread(held_out_ids, VALIDATION_WINDOWS, recipe.context)
+    curve_ids = evenly_spread(held_out_ids, VALIDATION_WINDOWS, recipe.context)
 
     started = checkpointed = time.monotonic()
     done_before = seconds
@@ -294,7 +294,7 @@ def evaluate(
     return result
 
 
-def _spread(ids: Tensor, windows: int, context: int) -> Tensor:
+def evenly_spread(ids: Tensor, windows: int, context: int) -> Tensor:
     """Up to `windows` runs of `context` ids, evenly spread, joined."""
     starts = range(0, len(ids), max(context, len(ids) // windows))
     return torch.cat([ids[s : s + context] for s in starts])
