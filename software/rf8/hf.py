@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,21 @@ def to_transformers(model: Model) -> nn.Module:
     return module.eval()
 
 
-def from_transformers(module: nn.Module, model: Model) -> Model:
-    """``model`` with the weights that its transformers module has now, as floats."""
-    tensors: dict[str, Any] = _tensors(module, model.spec, model.name)
-    return replace(model, tensors=tensors, span=None, method=None)
+def from_transformers(module: nn.Module, name: str) -> Model:
+    """A GPT-2 or Llama of transformers as a float model, without a tokenizer.
+
+    Float32 weights share their memory with the module where their layout is the same.
+    Raises DataError for another architecture.
+    """
+    config = _plain_config(module.config.to_dict())  # type: ignore[operator,union-attr]
+    spec = read_spec(config, name)
+    return Model(spec, config, dict(_tensors(module, spec, name)), name)
+
+
+def _plain_config(config: dict[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in config.items() if k not in ("quantization_config", "dtype")}
+    plain: dict[str, Any] = json.loads(json.dumps(kept, default=str))
+    return plain
 
 
 def _tensors(module: nn.Module, spec: Spec, where: str) -> dict[str, Float]:
@@ -63,7 +73,7 @@ def _tensors(module: nn.Module, spec: Spec, where: str) -> dict[str, Float]:
         if name not in state or state[name].shape != shape:
             found = tuple(state[name].shape) if name in state else "missing"
             raise DataError(f"{where}: {name} is {found}, its config says {shape}")
-        values = state[name].numpy()
+        values = state[name].detach().float().numpy()
         turned = values.T if is_matrix(name) and is_conv1d(name) else values
         tensors[name] = np.ascontiguousarray(turned)
     return tensors
@@ -104,7 +114,7 @@ def load_gguf(path: Path) -> Model:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is no GGUF file that can be read: {reason}") from error
     tensors: dict[str, Any] = _tensors(module, spec, str(path))
-    kept = {k: v for k, v in config.items() if k not in ("quantization_config", "dtype")}
+    kept = _plain_config(config)
     kept["architectures"] = [type(module).__name__]
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -113,7 +123,7 @@ def load_gguf(path: Path) -> Model:
             for name in TOKENIZER_FILES
             if (Path(folder) / name).exists()
         }
-    return Model(spec, json.loads(json.dumps(kept, default=str)), tensors, path.stem, files=files)
+    return Model(spec, kept, tensors, path.stem, files=files)
 
 
 def smollm2(cache: Path) -> Path:

@@ -113,26 +113,16 @@ def deepshape(
 
 
 @experiment.command(
-    epilog="Example: [bold]rf8 experiment backslash build/train/default -o docs/experiments[/bold]"
+    epilog="Example: [bold]rf8 experiment backslash -o docs/experiments[/bold] (half an hour)."
 )
-def backslash(
-    model: ModelArgument,
-    output: OutputOption,
-    text: TextOption = None,
-    tuning: TuningOption = None,
-    windows: WindowsOption = 100,
-    data: DataOption = DATA,
-    as_json: JsonOption = False,
-) -> None:
-    """Bits a weight against perplexity: training on with a rate term (half an hour)."""
+def backslash(output: OutputOption, data: DataOption = DATA, as_json: JsonOption = False) -> None:
+    """Bits a weight against perplexity: small models trained with a rate term."""
     from rf8.experiments.backslash import run
+    from rf8.experiments.study import default_text
 
-    source = load_model(model)
-    window = _window(source, windows)
-    measured, other = _texts(source, text, tuning, data)
+    train, held_out = default_text(load_model("default"), data)
     with Bar("training") as step:
-        study = run(source, measured, other, output, window=window, windows=windows, progress=step)
-    _show(study, as_json)
+        _show(run(train, held_out, output, progress=step), as_json)
 
 
 def _show(study: Study, as_json: bool) -> None:

@@ -1,13 +1,12 @@
 """What does BackSlash gain? ``rf8 experiment backslash``.
 
-A trained model is trained on with a rate term of several weights lambda; then its weights go to
+Small GPT-2 models are trained with a rate term of several weights lambda; then their weights go to
 multiples of a step, or to RF8, and bits a weight stand beside perplexity.
 """
 
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,79 +14,65 @@ from typing import Any
 
 from torch import Tensor
 
-from rf8.errors import DataError
-from rf8.experiments.coding import bits, losses, on_grid, over
+from rf8.experiments.coding import bits, losses, on_grid
 from rf8.experiments.study import SEEDS, Report, Study, figure, save_figure, spread
 from rf8.gg.backslash import BackSlash
-from rf8.hf import from_transformers, to_transformers
-from rf8.model import Model
+from rf8.hf import from_transformers
 from rf8.quantize.rounding import quantize
-from rf8.train.loop import evenly_spread, tune
+from rf8.train.loop import evenly_spread, new_model, tune
 from rf8.train.recipe import Recipe
 
-LAMBDAS = (0.0, 0.01, 0.03, 0.1, 0.3)  # nats of loss for a bit a weight
-GRIDS = (2.0**-13, 2.0**-6, 2.0**-5)
+LAMBDAS = (0.0, 0.03, 0.1, 0.3, 1.0)  # nats of loss for a bit a weight
+GRIDS = (2.0**-13, 2.0**-6, 2.0**-5, 2.0**-4)
+WINDOWS = 200  # of held-out text
 RECIPE = Recipe(
-    steps=150, batch=4, lr=1e-3, warmup=15, weight_decay=0.0, precision="float32", optimizer="adamw"
-)
+    steps=500, context=128, n_embd=128, n_layer=4, n_head=4, batch=8, lr=3e-3, warmup=30,
+    precision="float32", optimizer="adamw",
+)  # fmt: skip
 
 
 def run(
-    model: Model,
-    text: Tensor,
-    tuning: Tensor,
+    train: Tensor,
+    held_out: Tensor,
     folder: Path,
     *,
-    window: int,
-    windows: int,
+    recipe: Recipe = RECIPE,
     progress: Report = lambda *_: None,
 ) -> Study:
-    """Make all runs and write ``backslash-NAME.json``, ``.png`` and ``.md`` into ``folder``.
+    """Make all runs and write ``backslash.json``, ``.png`` and ``.md`` into ``folder``.
 
-    Parameters as for `rf8.experiments.deepshape.run`; so is what it raises.
+    train, held_out: token ids, int64 [n]. A run that was cut off goes on with what is missing.
+    Raises DataError for too little text or the results of another setup.
     """
-    if model.span is not None:
-        raise DataError(f"{model.name} is RF8 already: BackSlash needs the float model")
-    measured = evenly_spread(text, windows, window)
-    recipe = replace(RECIPE, context=window)
-    setup = {
-        "model": model.name,
-        "window": window,
-        "windows": len(measured) // window,
-        "text_crc32": zlib.crc32(measured.numpy().tobytes()),
-        "tuning_crc32": zlib.crc32(tuning.numpy().tobytes()),
-        "recipe": asdict(recipe),
-        "seeds": SEEDS,
-    }
-    study = Study(folder / f"backslash-{model.name}.json", setup)
+    setup = {"recipe": asdict(recipe), "seeds": SEEDS, "windows": WINDOWS}
+    study = Study(folder / "backslash.json", setup)
+    measured = evenly_spread(held_out, WINDOWS, recipe.context)
+    windows = len(measured) // recipe.context
 
     def one(strength: float, seed: int) -> dict[str, Any]:
-        module = to_transformers(model)
-        # The module shares its memory with the model, which the next run needs untouched.
-        for parameter in module.parameters():
-            parameter.data = parameter.data.clone()
-        tune(
-            module,
-            tuning,
-            replace(recipe, seed=seed),
-            prepare=lambda optimizer: BackSlash(optimizer, strength),
-        )
-        tuned = from_transformers(module, model)
-        found: dict[str, Any] = {}
-        for step in GRIDS:
-            coded = on_grid(tuned, step)
-            found[_grid(step)] = bits(coded, step) | {
-                "losses": losses(coded, measured, window, windows)
-            }
-        rounded = quantize(tuned)
-        found["RF8"] = bits(rounded) | {"losses": losses(rounded, measured, window, windows)}
+        seeded = replace(recipe, seed=seed)
+        module = new_model(seeded)
+        tune(module, train, seeded, prepare=lambda optimizer: BackSlash(optimizer, strength))
+        tuned = from_transformers(module, "small")
+        coded = {_grid(step): (on_grid(tuned, step), step) for step in GRIDS}
+        coded |= {"RF8": (quantize(tuned), None)}  # type: ignore[dict-item]
+        found: dict[str, Any] = {
+            "float32": {"loss": _mean(losses(tuned, measured, recipe.context, windows))}
+        }
+        for name, (model, step) in coded.items():
+            loss = _mean(losses(model, measured, recipe.context, windows))
+            found[name] = bits(model, step) | {"loss": loss}
         return found
 
-    runs = {"float32": lambda: {"losses": losses(model, measured, window, windows)}}
-    runs |= {f"{s:g}/{seed}": partial(one, s, seed) for seed in SEEDS for s in LAMBDAS}
-    study.measure(runs, progress)
+    study.measure(
+        {f"{s:g}/{seed}": partial(one, s, seed) for seed in SEEDS for s in LAMBDAS}, progress
+    )
     study.publish(_page(study), lambda path: _plot(study, path))
     return study
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _grid(step: float) -> str:
@@ -95,70 +80,65 @@ def _grid(step: float) -> str:
 
 
 def _column(study: Study, strength: float, grid: str, field: str) -> list[float]:
-    """A figure of all seeds; ``rise``: perplexity over the model's own in float32, minus one."""
-    entries = [study.runs[f"{strength:g}/{seed}"][grid] for seed in study.setup["seeds"]]
-    if field == "rise":
-        base, window = study.runs["float32"], study.setup["window"]
-        return [over(entry, base, window)[0] for entry in entries]
-    return [entry[field] for entry in entries]
+    """A figure of all seeds; ``rise``: perplexity over float32 at lambda 0, same seed, minus 1."""
+    entries = [study.runs[f"{strength:g}/{seed}"][grid] for seed in SEEDS]
+    if field != "rise":
+        return [entry[field] for entry in entries]
+    bases = [study.runs[f"0/{seed}"]["float32"]["loss"] for seed in SEEDS]
+    return [math.expm1(e["loss"] - base) for e, base in zip(entries, bases, strict=True)]
 
 
 def _page(study: Study) -> str:
-    setup, recipe = study.setup, study.setup["recipe"]
-    base = study.runs["float32"]["losses"]
+    recipe = study.setup["recipe"]
+    tokens = recipe["steps"] * recipe["batch"] * recipe["context"]
+    base = spread(math.exp(study.runs[f"0/{seed}"]["float32"]["loss"]) for seed in SEEDS)
     lines = [
-        f"# BackSlash on {setup['model']}",
+        "# Does BackSlash make weights cheaper?",
         "",
-        f"The trained model is trained on for {recipe['steps']} steps of {recipe['batch']} windows "
-        f"of {setup['window']} tokens (AdamW, learning rate {recipe['lr']:g}) with lambda times "
-        "its rate in bits a weight added to the loss (equation 1 of `rf8.gg.backslash`). Then every "
-        "matrix goes to multiples of a step, or to RF8 by rounding to nearest. Bits a weight are "
-        "of all matrices coded with one table: entropy, and a real Huffman stream with its table. "
-        f"Perplexity over {setup['windows'] * (setup['window'] - 1):,} tokens against the "
-        f"model before, in float32 ({math.exp(sum(base) / len(base)):.2f}). {len(setup['seeds'])} seeds "
-        "of the order of the text; ± is the half-width of the 95 % interval (Student's t). Lambda 0 is "
-        "the same training without the rate: compare with that.",
+        f"GPT-2 models of {recipe['n_layer']} layers and width {recipe['n_embd']}, trained on the default model's text: {recipe['steps']} steps of {recipe['batch']} windows of {recipe['context']} tokens ({tokens:,} tokens), AdamW, peak learning rate {recipe['lr']:g}, weight decay {recipe['weight_decay']:g}. Lambda times the rate in bits a weight is added to the loss (equation 1 of `rf8.gg.backslash`). Then every matrix goes to multiples of a step, or to RF8 by rounding to nearest. Bits a weight are of all matrices coded with one table: entropy, and a real Huffman stream with its table.",
         "",
-        f"![Bits against perplexity](backslash-{setup['model']}.png)",
+        f"Perplexity is held out, against the same seed at lambda 0 in float32 ({base.mean:.2f}). {len(SEEDS)} seeds; ± is the half-width of the 95 % interval (Student's t).",
         "",
-        "| weights | lambda | entropy | Huffman | zeros | perplexity over float32 |",
+        "![Bits against perplexity](backslash.png)",
+        "",
+        "| weights | lambda | entropy | Huffman | zeros | perplexity over float32 at lambda 0 |",
         "|---|---|---|---|---|---|",
     ]
-    for grid in [*map(_grid, GRIDS), "RF8"]:
+    for grid in ["float32", *map(_grid, GRIDS), "RF8"]:
         for strength in LAMBDAS:
             of = partial(_column, study, strength, grid)
-            coded, stream, zeros, rise = (
-                spread(of(f)) for f in ("entropy", "huffman", "zeros", "rise")
-            )
+            rise = spread(of("rise"))
+            cells = ["", "", ""]
+            if grid != "float32":
+                coded, stream, zeros = (spread(of(f)) for f in ("entropy", "huffman", "zeros"))
+                cells = [
+                    f"{coded.mean:.2f} ± {coded.half_width:.2f}",
+                    f"{stream.mean:.2f}",
+                    f"{zeros.mean:.1%}",
+                ]
             lines.append(
-                f"| {grid} | {strength:g} | {coded.mean:.2f} ± {coded.half_width:.2f} | "
-                f"{stream.mean:.2f} | {zeros.mean:.1%} | {rise.mean:+.2%} ± {rise.half_width:.2%} |"
+                f"| {grid} | {strength:g} | "
+                + " | ".join(cells)
+                + f" | {rise.mean:+.1%} ± {rise.half_width:.1%} |"
             )
     return "\n".join(lines) + "\n"
 
 
 def _plot(study: Study, path: Path) -> None:
     made, axis = figure(height=4.0)
-    for number, grid in enumerate([*map(_grid, GRIDS), "RF8"]):
-        coded = [spread(_column(study, s, grid, "entropy")) for s in LAMBDAS]
-        rises = [spread(_column(study, s, grid, "rise")) for s in LAMBDAS]
+    for number, strength in enumerate(LAMBDAS):
+        grids = [*map(_grid, GRIDS)]
+        coded = [spread(_column(study, strength, g, "entropy")) for g in grids]
+        rises = [spread(_column(study, strength, g, "rise")) for g in grids]
         axis.errorbar(
             [c.mean for c in coded],
             [r.mean * 100 for r in rises],
             xerr=[c.deviation for c in coded],
             yerr=[r.deviation * 100 for r in rises],
-            marker="o",
-            markersize=4,
-            capsize=2,
-            color=f"C{number}",
-            label=f"multiples of {grid}" if grid != "RF8" else grid,
-        )
-        for strength, c, r in zip(LAMBDAS, coded, rises, strict=True):
-            axis.annotate(
-                f"{strength:g}", (c.mean, r.mean * 100), fontsize=6, xytext=(3, 3),
-                textcoords="offset points",
-            )  # fmt: skip
-    axis.set_xlabel("entropy, bits a weight")
-    axis.set_ylabel("perplexity over float32, per cent")
-    axis.legend(fontsize=7, frameon=False, title="labels: lambda", title_fontsize=7)
+            marker="o", markersize=4, capsize=2, color=f"C{number}", label=f"lambda {strength:g}",
+        )  # fmt: skip
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_xlabel("entropy, bits a weight (steps " + ", ".join(map(_grid, GRIDS)) + ")")
+    axis.set_ylabel("perplexity over float32 at lambda 0, per cent")
+    axis.legend(fontsize=7, frameon=False)
     save_figure(made, path)

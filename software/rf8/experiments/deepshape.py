@@ -89,7 +89,7 @@ def run(
         start = shaped(factor, step)
         module = prepare_(to_transformers(start), step=step)
         tune(module, tuning, replace(recipe, seed=seed))
-        found = from_transformers(finish_(module), start)
+        found = from_transformers(finish_(module), model.name)
         return bits(found, step) | {"losses": losses(found, measured, window, windows)}
 
     runs = {"float32": lambda: {"losses": losses(model, measured, window, windows)}}
