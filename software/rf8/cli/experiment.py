@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,6 +75,7 @@ def _texts(
 
 
 def _window(source: Model, windows: int) -> int:
+    """Tokens in a window; UsageError for no windows."""
     if windows < 1:
         raise UsageError(f"--windows is {windows}, must be 1 or more")
     return min(WINDOW, source.spec.context)
@@ -147,11 +147,8 @@ def formats(
     """Perplexity of RF8 beside INT8, INT4, FP8 and powers of two, weights alone (minutes)."""
     from rf8.experiments.formats import run
 
-    if windows < 1:
-        raise UsageError(f"--windows is {windows}, must be 1 or more")
     source = load_model(model)
+    _window(source, windows)
     measured, seen = read_tokens(source, text), read_tokens(source, calibration)
     with Bar("measuring") as step:
-        results = run(source, measured, seen, output, windows=windows, progress=step)
-    page = output / f"formats-{source.name}.md"
-    print(json.dumps(results) if as_json else f"{page.read_text()}\nwrote {page}")
+        _show(run(source, measured, seen, output, windows=windows, progress=step), as_json)

@@ -87,7 +87,7 @@ def run(
 
     def after(factor: float | None, step: float, seed: int) -> dict[str, Any]:
         start = shaped(factor, step)
-        module = prepare_(to_transformers(start), step=step)
+        module = prepare_(to_transformers(start, copy=True), step=step)
         tune(module, tuning, replace(recipe, seed=seed))
         found = from_transformers(finish_(module), model.name)
         return bits(found, step) | {"losses": losses(found, measured, window, windows)}
@@ -137,14 +137,14 @@ def _page(study: Study) -> str:
         "histogram of a generalized Gaussian with the fitted standard deviation and the fitted shape times a "
         "factor. Bits a weight are of all matrices coded with one table: entropy, and a real "
         f"Huffman stream with its table. Perplexity over {tokens:,} tokens, against float32 "
-        f"({math.exp(sum(base['losses']) / len(base['losses'])):.2f}); ± before recovery is the "
-        "standard error of the difference over windows.",
+        f"({math.exp(sum(base['losses']) / len(base['losses'])):.2f}); ± is the standard "
+        "error of the difference over windows.",
     ]
     if recipe:
         lines.append(
             f"Recovery is {recipe['steps']} steps of {recipe['batch']} windows with the "
             f"weights rounded in the forward pass (learning rate {recipe['lr']:g}), on other text, with "
-            f"{len(setup['seeds'])} seeds of the order of that text; ± is then the half-width of "
+            f"{len(setup['seeds'])} seeds of the order of that text; ± after it is the half-width of "
             "the 95 % interval (Student's t). The rows rounded plainly get the same recovery."
         )
     head = ["step", "weights", "entropy", "Huffman", "zeros", "perplexity over float32"]

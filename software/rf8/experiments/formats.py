@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import platform
 import shutil
 import zlib
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,20 @@ import rf8
 from rf8.architecture import is_matrix
 from rf8.errors import DataError
 from rf8.evaluate import Perplexity, perplexity
-from rf8.files import replaced_file
+from rf8.experiments.study import SEEDS, Report, Study, save_figure, spread
 from rf8.hf import to_transformers
 from rf8.model import Float, Model, RF8Tensor
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
 from rf8.quantize.formats import FORMATS
 
-Report = Callable[[str, int, int], None]
-
 RF8_TITLES = {
-    "rf8-compensated": "RF8, compensated",
     "rf8-nearest": "RF8, nearest",
     "rf8-paper": "RF8, rounding of the paper",
+    "rf8-compensated": "RF8, compensated",
 }
-NAMES = ("float32", *FORMATS, "rf8-nearest", "rf8-paper", "rf8-compensated")
+NAMES = ("float32", *FORMATS, *RF8_TITLES)
+RUNS = {n: [f"{n}/{s}" for s in SEEDS] if n == "rf8-compensated" else [n] for n in NAMES}
+"""Runs of a format: three where something is random."""
 
 
 def run(
@@ -43,7 +41,7 @@ def run(
     *,
     windows: int = 8,
     progress: Report = lambda *_: None,
-) -> dict[str, Any]:
+) -> Study:
     """Measure every format and write ``formats-NAME.json``, ``.png`` and ``.md`` into ``folder``.
 
     Parameters
@@ -51,7 +49,8 @@ def run(
     model
         A float model.
     text, calibration
-        Token ids, int64 [n]: what perplexity is measured on, and what compensated rounding sees.
+        Token ids, int64 [n]: what perplexity is measured on, and what compensated rounding sees. It
+        has three seeds, each of which cuts the calibration text into windows at another place.
     windows
         Windows of 1,024 tokens, or the model's context where that is shorter, to measure on.
 
@@ -65,51 +64,30 @@ def run(
     if model.span is not None:
         raise DataError(f"{model.name} is RF8: the comparison needs the float model")
     window = min(WINDOW, model.spec.context)
-    path = folder / f"formats-{model.name}.json"
-    setup: dict[str, Any] = {
+    setup = {
         "model": model.name,
         "window": window,
         "windows": windows,
         "text_crc32": zlib.crc32(text.numpy().tobytes()),
         "calibration_crc32": zlib.crc32(calibration.numpy().tobytes()),
         "calibration_tokens": len(calibration) // window * window,
-        "torch": torch.__version__,
-        "machine": platform.machine(),
+        "seeds": SEEDS,
     }
-    results = _resumed(path, setup)
-    for number, name in enumerate(NAMES):
-        progress(name, number, len(NAMES))
-        if name in results["formats"]:
-            continue
+    study = Study(folder / f"formats-{model.name}.json", setup)
+
+    def one(name: str, seed: int) -> dict[str, Any]:
         state = folder / f".{model.name}.partial"
-        values, about = _values(model, name, calibration, state)
+        offset = seed * window // len(SEEDS)
+        values, about = _values(model, name, torch.roll(calibration, -offset), state)
         found = perplexity(to_transformers(values), text, window, limit=windows)
-        results["formats"][name] = about | {"losses": found.losses}
-        with replaced_file(path) as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n")
         shutil.rmtree(state, ignore_errors=True)
-    _summarise(results)
-    with replaced_file(path) as temporary:
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-    picture = folder / f"formats-{model.name}.png"
-    with replaced_file(picture) as temporary:
-        _plot(results, temporary)
-    with replaced_file(picture.with_suffix(".md")) as temporary:
-        temporary.write_text(_page(results, picture.name))
-    return results
+        return about | {"losses": found.losses}
 
-
-def _resumed(path: Path, setup: dict[str, Any]) -> dict[str, Any]:
-    if not path.exists():
-        return {"setup": setup, "formats": {}}
-    try:
-        results: dict[str, Any] = json.loads(path.read_text())
-        changed = [k for k, v in setup.items() if results["setup"].get(k) != v]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{path} holds no results ({error}): delete it") from error
-    if changed:
-        raise DataError(f"{path} holds a run with another {', '.join(changed)}: delete it")
-    return results
+    study.measure(
+        {key: partial(one, n, seed) for n in NAMES for seed, key in enumerate(RUNS[n])}, progress
+    )
+    study.publish(_page(study), lambda path: _plot(study, path))
+    return study
 
 
 def _values(
@@ -148,44 +126,52 @@ def _sqnr(model: Model, coded: Model) -> float:
     return float(np.mean([rf8.sqnr_db(model, coded, n) for n in model.tensors if is_matrix(n)]))
 
 
-def _summarise(results: dict[str, Any]) -> None:
-    """Add perplexity and its ratio to float32, with the standard error over windows."""
-    window = results["setup"]["window"]
-    base = Perplexity(tuple(results["formats"]["float32"]["losses"]), window)
-    for entry in results["formats"].values():
-        found = Perplexity(tuple(entry["losses"]), window)
-        ratio, error = found.ratio(base)
-        entry |= {"perplexity": found.value, "ratio": ratio, "ratio_se": error}
+def summary(study: Study) -> dict[str, dict[str, Any]]:
+    """Figures of each format, best first: ``bits``, ``sqnr_db``, ``perplexity``, its ``ratio`` to
+    float32 with the standard error over windows ``ratio_se``, and ``seed_sd``, the standard
+    deviation of the ratio over seeds, or None. Seeds are averaged in every window."""
+    window = study.setup["window"]
+    base = Perplexity(tuple(study.runs["float32"]["losses"]), window)
+    found: dict[str, dict[str, Any]] = {}
+    for name, keys in RUNS.items():
+        entries = [study.runs[key] for key in keys]
+        losses = np.mean([entry["losses"] for entry in entries], axis=0)
+        mean = Perplexity(tuple(map(float, losses)), window)
+        ratio, error = mean.ratio(base)
+        alone = [Perplexity(tuple(e["losses"]), window).ratio(base)[0] for e in entries]
+        found[name] = {
+            "bits": entries[0]["bits"],
+            "sqnr_db": entries[0]["sqnr_db"],
+            "perplexity": mean.value,
+            "ratio": ratio,
+            "ratio_se": error,
+            "seed_sd": spread(alone).deviation if len(alone) > 1 else None,
+        }
+    return dict(sorted(found.items(), key=lambda item: item[1]["perplexity"]))
 
 
 def _title(name: str) -> str:
     return FORMATS[name].title if name in FORMATS else RF8_TITLES.get(name, name)
 
 
-def _ordered(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return sorted(results["formats"].items(), key=lambda item: item[1]["perplexity"])
-
-
-def _page(results: dict[str, Any], picture: str) -> str:
-    setup = results["setup"]
+def _page(study: Study) -> str:
+    setup, found = study.setup, summary(study)
     tokens = setup["windows"] * (setup["window"] - 1)
+    seeds = found["rf8-compensated"]["seed_sd"]
     lines = [
         f"# What number formats cost {setup['model']}",
         "",
-        "Weights alone: every matrix (linear layers, embeddings, head) takes the values of a "
-        "format, all else stays float32. Scales are one a row unless said otherwise; compensated "
-        f"rounding saw {setup['calibration_tokens']:,} tokens of other text. Perplexity over "
-        f"{tokens:,} tokens in {setup['windows']} windows of {setup['window']}. Nothing here is "
-        "random; the error is the standard error, over the windows, of the difference to float32. "
-        "Only RF8 is compensated: the other formats are rounded to nearest, and compensation would "
-        "help them too.",
+        "Weights alone: every matrix (linear layers, embeddings, head) takes the values of a format, all else stays float32. Scales are one a row unless said otherwise; compensated rounding saw "
+        f"{setup['calibration_tokens']:,} tokens of other text. Perplexity over {tokens:,} tokens in {setup['windows']} windows of {setup['window']}; ± is the standard error, over the windows, of the difference to float32.",
         "",
-        f"![Increase of perplexity by format]({picture})",
+        f"Only compensated rounding has something random to it, how its text is cut into windows: {len(setup['seeds'])} cuts, averaged; their ratios have a standard deviation of {seeds:.2%}. Only RF8 is compensated: the other formats are rounded to nearest, and compensation would help them too.",
+        "",
+        f"![Increase of perplexity by format](formats-{setup['model']}.png)",
         "",
         "| format | bits a weight | SQNR, dB | perplexity | over float32 |",
         "|---|---|---|---|---|",
     ]
-    for name, entry in _ordered(results):
+    for name, entry in found.items():
         noise = "" if entry["sqnr_db"] is None else f"{entry['sqnr_db']:.1f}"
         change = f"{(entry['ratio'] - 1) * 100:+.2f} ± {entry['ratio_se'] * 100:.2f} %"
         lines.append(
@@ -195,14 +181,14 @@ def _page(results: dict[str, Any], picture: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _plot(results: dict[str, Any], path: Path) -> None:
+def _plot(study: Study, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    shown = [(n, e) for n, e in reversed(_ordered(results)) if n != "float32"]
-    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(shown) + 1.2), layout="constrained")
+    shown = [(n, e) for n, e in reversed(summary(study).items()) if n != "float32"]
+    made, axes = pyplot.subplots(figsize=(7, 0.4 * len(shown) + 1.2), layout="constrained")
     change = [(e["ratio"] - 1) * 100 for _, e in shown]
     colours = ["#c2410c" if n.startswith("rf8") else "#64748b" for n, _ in shown]
     axes.barh([_title(n) for n, _ in shown], np.maximum(change, 1e-2), color=colours)
@@ -211,7 +197,6 @@ def _plot(results: dict[str, Any], path: Path) -> None:
         axes.text(max(value, 1e-2), row, label, va="center", fontsize=8)
     axes.set_xscale("log")
     axes.set_xlim(1e-2, max(change) * 20)
-    axes.set_xlabel(f"perplexity over float32, per cent ({results['setup']['model']})")
+    axes.set_xlabel(f"perplexity over float32, per cent ({study.setup['model']})")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, format="png", dpi=150)
-    pyplot.close(figure)
+    save_figure(made, path)

@@ -7,9 +7,10 @@ apart by their place. No weight ever overtakes another, and the histogram is met
 Source: arXiv 2506.00486, which describes the idea; how counts are rounded, tails cut and ties
 broken is decided here.
 
-Three passes over the values and no sort. A float32 read as an integer keeps its order, so a count
-of the upper 22 bits says in which bin each level ends, and a count of the lower 10 bits in those
-bins says at which value: time grows with n alone, and memory beside the weights stays bounded.
+Three passes over the values and no sort, but of few. A float32 read as an integer keeps its order,
+so a count of the upper 22 bits says in which bin each level ends, and a count of the lower 10 bits
+in those bins says at which value: time grows with n alone, and memory beside the weights stays
+bounded.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from rf8.gg.rate import STEP
 LOW_BITS = 10
 BINS = 1 << (32 - LOW_BITS)
 BLOCK = 1 << 22  # values at a time
+FEW = 1 << 20  # values that are sorted sooner than tables are filled
 MAX_LEVELS = 1 << 16  # on each side of zero
 
 Counts = NDArray[np.int64]
@@ -100,27 +102,41 @@ class Reshaping:
         self.goal = goal
         self._name = name
         self._ends = np.cumsum(goal.counts)  # rank after the last of each level
-        coarse = np.zeros(BINS, np.int64)
-        for values in _values(x, name):
-            coarse += np.bincount(_keys(values) >> LOW_BITS, minlength=BINS)
-        total = int(coarse.sum())
+        self._known: NDArray[np.uint32] | None = None
+        if self._ends[-1] <= FEW:
+            keys = np.concatenate([_keys(v) for v in _values(x, name)])
+            self._check_total(len(keys))
+            self._known, counts = np.unique(keys, return_counts=True)
+            before = np.cumsum(counts) - counts
+        else:
+            counts, before = self._count(x)
+        # Level of a single value, or -1 - place where equal ones share a level's end.
+        self._fine, tied = self._levels(counts, before)
+        self._next = before[tied]  # rank of the next of each of those
+        self.sums = np.zeros((3, len(goal.counts)))
+
+    def _check_total(self, total: int) -> None:
         if total != self._ends[-1]:
-            raise ValueError(f"{name} has {total} values, the target {self._ends[-1]}")
+            raise ValueError(f"{self._name} has {total} values, the target {self._ends[-1]}")
+
+    def _count(self, x: Data) -> tuple[Counts, Counts]:
+        """How often each value occurs in the bins where a level ends, and the rank before it."""
+        coarse = np.zeros(BINS, np.int64)
+        for values in _values(x, self._name):
+            coarse += np.bincount(_keys(values) >> LOW_BITS, minlength=BINS)
+        self._check_total(int(coarse.sum()))
         starts = np.cumsum(coarse) - coarse
         # Level of a bin's values, or -1 - slot where a level ends inside the bin.
         self._coarse, split = self._levels(coarse, starts)
         fine = np.zeros(len(split) << LOW_BITS, np.int64)
-        for values in _values(x, name):
+        for values in _values(x, self._name):
             keys = _keys(values)
             slots = self._coarse[keys >> LOW_BITS]
             inside = slots < 0
             fine += np.bincount(_fine(keys[inside], slots[inside]), minlength=len(fine))
         by_slot = fine.reshape(len(split), 1 << LOW_BITS)
         before = np.cumsum(by_slot, axis=1) - by_slot + starts[split][:, None]
-        # The same for a single value, where equal ones share a level's end.
-        self._fine, tied = self._levels(fine, before.ravel())
-        self._next = before.ravel()[tied]  # rank of the next of each of those
-        self.sums = np.zeros((3, len(goal.counts)))
+        return fine, before.ravel()
 
     def _levels(self, counts: Counts, starts: Counts) -> tuple[NDArray[np.int32], Counts]:
         used = np.flatnonzero(counts)
@@ -137,17 +153,24 @@ class Reshaping:
         levels, parts = self.goal.levels, []
         for values in _values(chunk, self._name):
             keys = _keys(values)
-            found = self._coarse[keys >> LOW_BITS]
-            inside = np.flatnonzero(found < 0)
-            exact = self._fine[_fine(keys[inside], found[inside])]
-            equal = np.flatnonzero(exact < 0)
-            exact[equal] = self._shared(-1 - exact[equal])
-            found[inside] = exact
+            if self._known is not None:
+                found = self._exact(np.searchsorted(self._known, keys))
+            else:
+                found = self._coarse[keys >> LOW_BITS]
+                inside = np.flatnonzero(found < 0)
+                found[inside] = self._exact(_fine(keys[inside], found[inside]))
             old = values.astype(np.float64)
             for k, weights in enumerate((None, old, old * old)):
                 self.sums[k] += np.bincount(found, weights=weights, minlength=len(levels))
             parts.append(levels[found])
         return np.concatenate(parts).reshape(np.shape(chunk))
+
+    def _exact(self, places: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Levels of single values, given their places in the table of those."""
+        found = self._fine[places]
+        equal = np.flatnonzero(found < 0)
+        found[equal] = self._shared(-1 - found[equal])
+        return found
 
     def _shared(self, ties: NDArray[np.int32]) -> NDArray[np.int64]:
         """Levels of values that have equals on both sides of a level's end, in order."""
