@@ -35,6 +35,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "default": machine.bench_default,
     "fit": gg.bench_fit,
     "init": gg.bench_init,
+    "deepshape": gg.bench_deepshape,
     "compensated": quantize.bench_compensated,
 }
 NEEDS_IMAGE = ("compile", "token", "golden")

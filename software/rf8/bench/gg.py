@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from rf8 import gg
-from rf8.bench.figure import SEED, Figure, fastest
+from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
+from rf8.gg.deepshape import Reshaping, target
 
 WEIGHTS = 124_000_000
 SCIPY = 1_000_000  # values that SciPy fits in some seconds
@@ -39,5 +40,18 @@ def bench_init() -> Iterator[Figure]:
     gaussian = fastest(lambda: torch.nn.init.normal_(weights, generator=generator), 3)
     for shape in (0.5, 1.5):
         ours = fastest(lambda v=shape: gg.gg_(weights, v, generator=generator), 3)  # type: ignore[misc]
-        name = f"GG initialisation, shape {shape}, over normal_, 124 M"
+        name = f"GG initialisation of shape {shape} over normal_, 124 M"
         yield Figure(name, ours / gaussian, "x", 4, "lower")
+
+
+def bench_deepshape() -> Iterator[Figure]:
+    """DeepShape of 124 M weights, the fit included, and the peak memory of the whole process."""
+    weights = gg.sample((WEIGHTS,), 1.5, 0.03, generator=torch.Generator().manual_seed(SEED))
+    started = time.perf_counter()
+    found = gg.fit(weights)
+    shape = 0.8 * found.shape
+    goal = target(WEIGHTS, shape, gg.gg_scale(shape, found.std**2))
+    Reshaping(weights, goal).apply(weights)
+    yield Figure("DeepShape, 124 M weights", time.perf_counter() - started, "s", 20, "lower")
+    ratio = peak_bytes() / (4 * WEIGHTS)
+    yield Figure("... peak memory over the weights", ratio, "x", 5, "lower")
