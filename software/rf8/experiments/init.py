@@ -1,8 +1,8 @@
 """Does GG initialisation converge faster? ``rf8 experiment init``.
 
 Small GPT-2 and Llama models are trained from several initialisations of their linear layers, with
-the same embeddings, batches and learning rate. GG of shape 2 is a Gaussian of the same variances,
-so that what its neighbours differ by is the shape alone.
+the same embeddings, batches and learning rate. Every GG initialisation has a Gaussian of the same
+variances beside it, so that what the two differ by is the shape alone.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ POINTS = (50, 100, 200, 300)  # steps after which the held-out loss is measured
 WINDOWS = 200  # of held-out text
 KINDS = ("gpt2", "llama")
 SHAPES = (0.5, 1.0, 1.5, 2.0)
-CONTROL = "gg-2"
 
 
 def _fan_in(weight: Tensor) -> int:
@@ -49,6 +48,13 @@ def _uniform(weight: Tensor, depth: float) -> None:
     nn.init.uniform_(weight, -bound, bound)
 
 
+def _small(shape: float) -> Callable[[Tensor, float], None]:
+    def fill(weight: Tensor, depth: float) -> None:
+        gg.gg_(weight, shape, gain=_fan_in(weight) * (0.02 * depth) ** 2)
+
+    return fill
+
+
 def _gpt2(weight: Tensor, depth: float) -> None:
     nn.init.normal_(weight, std=0.02 * depth)
 
@@ -59,11 +65,15 @@ BASELINES: dict[str, tuple[str, Callable[[Tensor, float], None]]] = {
     "xavier": ("Xavier, normal", _gaussian(lambda w: 2 / (w.shape[0] + w.shape[1]))),
     "kaiming": ("Kaiming, normal, ReLU", _gaussian(lambda w: 2 / _fan_in(w))),
     "gpt2": ("GPT-2's normal(0.02)", _gpt2),
+    "small-0.5": ("GG, shape 0.5, with GPT-2's variances", _small(0.5)),
+    "small-1": ("GG, shape 1, with GPT-2's variances", _small(1.0)),
 }
 METHODS = {name: title for name, (title, _) in BASELINES.items()} | {
     f"gg-{shape:g}": f"GG, shape {shape:g}" + (" (a Gaussian)" if shape == 2 else "")
     for shape in SHAPES
 }
+GAUSSIAN = {m: "gg-2" if m.startswith("gg") else "gpt2" for m in METHODS if m[:2] in ("gg", "sm")}
+"""GG initialisation -> the Gaussian one with the same variances."""
 
 
 def small_llama(recipe: Recipe) -> Any:
@@ -185,15 +195,17 @@ def _page(study: Study) -> str:
             "",
             "| initialisation | "
             + " | ".join(f"loss, step {p}" for p in points)
-            + " | at the end, minus GG of shape 2 |",
-            "|---|" + "---|" * (len(points) + 1),
+            + " | minus GPT-2's | minus the Gaussian of the same variances |",
+            "|---|" + "---|" * (len(points) + 2),
         ]
         ends = {m: spread(_losses(study, kind, m, points[-1])).mean for m in METHODS}
         for method in sorted(METHODS, key=lambda m: ends[m]):
             cells = [f"{spread(_losses(study, kind, method, p)).mean:.3f}" for p in points]
-            gap = _against(study, kind, method, CONTROL, points[-1])
-            last = "" if method == CONTROL else f"{gap.mean:+.3f} ± {gap.half_width:.3f}"
-            lines.append(f"| {METHODS[method]} | " + " | ".join(cells) + f" | {last} |")
+            for other in ("gpt2", GAUSSIAN.get(method, method)):
+                gap = _against(study, kind, method, other, points[-1])
+                same = other == method
+                cells.append("" if same else f"{gap.mean:+.3f} ± {gap.half_width:.3f}")
+            lines.append(f"| {METHODS[method]} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -202,8 +214,8 @@ def _plot(study: Study, path: Path) -> None:
     points = [int(p) for p in next(iter(study.runs.values()))["losses"]]
     for axis, kind in zip(axes, KINDS, strict=True):
         for number, method in enumerate(METHODS):
-            gaps = [_against(study, kind, method, CONTROL, p) for p in points]
-            is_gg = method.startswith("gg")
+            gaps = [_against(study, kind, method, "gpt2", p) for p in points]
+            is_gg = method in GAUSSIAN
             axis.errorbar(
                 points,
                 [g.mean for g in gaps],
@@ -217,6 +229,6 @@ def _plot(study: Study, path: Path) -> None:
             )
         axis.set_title("GPT-2" if kind == "gpt2" else "Llama", fontsize=10)
         axis.set_xlabel("steps")
-        axis.set_ylabel("held-out loss minus that of GG of shape 2, nats")
+        axis.set_ylabel("held-out loss minus that of GPT-2's normal(0.02), nats")
     axes[0].legend(fontsize=7, frameon=False)
     save_figure(made, path)
