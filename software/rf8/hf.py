@@ -75,7 +75,7 @@ def _tensors(module: nn.Module, spec: Spec, where: str) -> dict[str, Float]:
         if name not in state or state[name].shape != shape:
             found = tuple(state[name].shape) if name in state else "missing"
             raise DataError(f"{where}: {name} is {found}, its config says {shape}")
-        values = state[name].detach().float().numpy()
+        values = state[name].detach().float().cpu().numpy()
         turned = values.T if is_matrix(name) and is_conv1d(name) else values
         tensors[name] = np.ascontiguousarray(turned)
     return tensors

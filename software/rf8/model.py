@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ class Model:
         """A tensor's values, decoded if need be; matrices [out, in]."""
         tensor = self.tensors[name]
         return tensor.decode() if isinstance(tensor, RF8Tensor) else tensor
+
+    def checksum(self) -> int:
+        """CRC-32 of all tensors and their names: what a run must share with one it goes on from."""
+        found = 0
+        for name in sorted(self.tensors):
+            values = self.float_tensor(name)
+            flat = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+            found = zlib.crc32(flat, zlib.crc32(name.encode(), found))
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write a directory in Hugging Face layout; it appears whole or not at all.

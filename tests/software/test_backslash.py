@@ -152,6 +152,35 @@ def test_refusals(options, words):
         BackSlash(torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1), 1.0)
 
 
+def test_steps_that_cannot_be_served():
+    weight = nn.Parameter(torch.ones(3, 3))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    rate = BackSlash(optimizer, 1.0)
+    weight.grad = torch.zeros(3, 3)
+    with pytest.raises(ValueError, match="closure"):
+        optimizer.step(lambda: 0.0)
+    rate.weight = -1.0
+    with pytest.raises(ValueError, match=r"weight at step 0 is -1\.0"):
+        optimizer.step()
+    rate.weight = 1.0
+    weight.grad = torch.zeros(3, 3).to_sparse()
+    with pytest.raises(ValueError, match="sparse gradient"):
+        optimizer.step()
+    assert (weight == 1).all()
+
+
+def test_frozen_parameters_do_not_count():
+    generator = torch.Generator().manual_seed(6)
+    free, frozen = (nn.Parameter(torch.randn(4, 4, generator=generator)) for _ in range(2))
+    (alone,), _ = added([free])
+    frozen.requires_grad_(False)
+    optimizer = torch.optim.SGD([free, frozen], lr=0.0)
+    BackSlash(optimizer, 1.0)
+    free.grad = torch.zeros_like(free)
+    optimizer.step()
+    assert (free.grad == alone).all()
+
+
 def steps(weights, sharded):
     parameters = [nn.Parameter(w.clone()) for w in weights]
     optimizer = torch.optim.SGD(parameters, lr=0.5)

@@ -101,6 +101,15 @@ def test_fitted_shape_is_the_target():
     assert found.scale == pytest.approx(0.01, rel=0.01)
 
 
+def test_values_are_applied_once():
+    x = weights(100)
+    mapped = ds.Reshaping([x[:60], x[:0], x[60:]], ds.target(100, 1.0, 0.05, min_count=0.01))
+    assert mapped.apply(x[:60]).shape == (60,) and mapped.apply(x[:0]).shape == (0,)
+    mapped.apply(x[60:])
+    with pytest.raises(ValueError, match="x has 100 values, and they were applied"):
+        mapped.apply(x[:1])
+
+
 def test_change_says_what_happened_and_undoes_it():
     x = weights(20_000)
     goal = ds.target(len(x), 1.0, 0.03, step=2.0**-6)
@@ -114,7 +123,7 @@ def test_change_says_what_happened_and_undoes_it():
     assert done.rms_undone == pytest.approx(error, rel=1e-4) and error < 0.3 * done.rms_change
     for level in np.unique(y):
         assert back[y == level] == pytest.approx(x[y == level].mean(), rel=1e-5, abs=1e-7)
-    with pytest.raises(ValueError, match="w holds values that are no levels"):
+    with pytest.raises(ValueError, match="values that are no levels"):
         done.undo(y + np.float32(0.001))
 
 
@@ -124,6 +133,7 @@ def test_change_says_what_happened_and_undoes_it():
         (np.array([1.0, math.nan, 2.0], np.float32), "w has 1 NaN or Inf"),
         (np.array([1, 2, 3]), "w: dtype torch.int64, give floats"),
         (np.zeros(2, np.float32), "w has 2 values, the target 3"),
+        (np.zeros(0, np.float32), "w has 0 values, the target 3"),
     ],
 )
 def test_refused_values(x, words):

@@ -159,11 +159,13 @@ def test_deepshape(model, tmp_path, monkeypatch):
 
 
 def test_backslash(tmp_path, monkeypatch):
-    monkeypatch.setattr(backslash, "LAMBDAS", (0.0, 30.0))
+    monkeypatch.setattr(backslash, "LAMBDAS", (0.0, 3000.0))
     done = backslash.run(CALIBRATION, TEXT, tmp_path, recipe=small(backslash.RECIPE))
     assert files(tmp_path) == ["backslash.json", "backslash.md", "backslash.png"]
-    assert list(done.runs) == [f"{s}/{k}" for k in study.SEEDS for s in ("0", "30")]
-    assert done.runs["0/0"]["2^-13"]["entropy"] != done.runs["30/0"]["2^-13"]["entropy"]
+    assert list(done.runs) == [f"{s}/{k}" for k in study.SEEDS for s in ("0", "3000")]
+    for seed in study.SEEDS:
+        free, priced = (done.runs[f"{s}/{seed}"]["2^-13"] for s in ("0", "3000"))
+        assert priced["entropy"] < free["entropy"]
     page = (tmp_path / "backslash.md").read_text()
     assert page.count("\n| ") == 1 + (2 + len(backslash.GRIDS)) * 2
 

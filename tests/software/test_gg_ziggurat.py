@@ -66,6 +66,25 @@ def test_signs_are_fair_and_independent_of_size():
         assert abs(float((part > 0).double().mean()) - 0.5) < 4 / (2 * math.sqrt(len(part)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_default_dtype_does_not_matter(dtype):
+    expected = gg.sample((5000,), 1.3, 0.1, generator=torch.Generator().manual_seed(15))
+    torch.set_default_dtype(dtype)
+    try:
+        found = gg.sample((5000,), 1.3, 0.1, generator=torch.Generator().manual_seed(15))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32 and (found == expected).all()
+
+
+def test_edges_of_the_range():
+    assert gg.gg_(torch.empty(4, 0), 1.0).shape == (4, 0)
+    assert gg.sample((0,), 1.0, 1.0).shape == (0,)
+    assert torch.isfinite(gg.sample((1000,), 0.05, 1e-30)).all()
+    with pytest.raises(ValueError, match=r"shape 0\.005 is too small"):
+        gg.sample((3,), 0.005, 1.0)
+
+
 def test_blocks_leave_no_seams(monkeypatch):
     """A length that is no multiple of a block is filled to its end, block by block."""
     monkeypatch.setattr(ziggurat, "BLOCK", 1000)

@@ -66,7 +66,8 @@ def test_command_and_undo(folder, tmp_path, capsys):
     assert run("deepshape", folder, "-o", out, *options, "--json") == 0
     rows = json.loads(capsys.readouterr().out)["groups"]
     assert len(rows) == 10 and all(row["new_shape"] < row["shape"] for row in rows)
-    assert run("deepshape", out, "--undo", "-o", back) == 0
+    assert run("deepshape", out, "--undo", "-o", back, "--json") == 0
+    assert 0 < json.loads(capsys.readouterr().out)["rms_over_std"] < 0.1
     model, shaped, restored = (rf8.load_model(f) for f in (folder, out, back))
     for done in reshape.read_changes(out / reshape.REPORT):
         (name,) = done.names
@@ -74,6 +75,16 @@ def test_command_and_undo(folder, tmp_path, capsys):
         assert not (new == old).all()
         error = np.sqrt(np.mean((undone - old).astype(float) ** 2))
         assert error == pytest.approx(done.rms_undone, rel=1e-3, abs=1e-7)
+
+
+def test_undo_refuses_another_model(folder):
+    model = rf8.load_model(folder)
+    shaped, changes = reshape.reshape_model(model, step=2.0**-6, min_count=0.01)
+    with pytest.raises(DataError, match=r"cannot undo wte\.weight, it holds values that are no"):
+        reshape.undo_model(model, changes)
+    del shaped.tensors["h.1.mlp.c_fc.weight"]
+    with pytest.raises(DataError, match=r"has no h\.1\.mlp\.c_fc\.weight"):
+        reshape.undo_model(shaped, changes)
 
 
 def test_refusals(folder, tmp_path, capsys):
@@ -88,6 +99,8 @@ def test_refusals(folder, tmp_path, capsys):
         reshape.reshape_model(constant)
     assert run("deepshape", folder, "-o", tmp_path / "x", "--step", -1) == 2
     assert "--step is -1.0, must be positive" in capsys.readouterr().err
+    assert run("deepshape", folder, "--undo", "--step", 0.5, "-o", tmp_path / "x") == 2
+    assert "--undo takes no target" in capsys.readouterr().err
     assert run("deepshape", folder, "--undo", "-o", tmp_path / "x") == 1
     assert "deepshape.safetensors is missing" in capsys.readouterr().err
     assert run("deepshape", folder, "-o", tmp_path / "x", "--step", 1e-7) == 1

@@ -46,6 +46,11 @@ def test_tuned_model_is_rf8(kind, tied, tmp_path):
         assert (tuned.float_tensor(name) == again.float_tensor(name)).all()
 
 
+def test_step_must_be_positive():
+    with pytest.raises(ValueError, match=r"step is 0\.0, must be positive"):
+        prepare_(tiny_models.gpt2(), step=0.0)
+
+
 def test_multiples_of_a_step():
     model = prepare_(tiny_models.gpt2(), step=0.25)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)

@@ -89,8 +89,13 @@ def test_a_run_can_start_from_a_model(
     )
     name = "tokenizer.json"
     assert (tmp_path / name).read_bytes() == (whole_run / name).read_bytes()
-    with pytest.raises(DataError, match="other sizes"):
+    with pytest.raises(DataError, match=r"has n_embd 32, the recipe 64$"):
         loop.train(replace(again, n_embd=64), documents, tmp_path / "other")
+    bare = tmp_path / "bare"
+    shutil.copytree(whole_run, bare)
+    (bare / "tokenizer.json").unlink()
+    with pytest.raises(DataError, match=r"has no tokenizer\.json"):
+        loop.train(replace(again, start=str(bare)), documents, tmp_path / "other")
 
 
 def test_finished_run_is_not_trained_again(

@@ -58,11 +58,16 @@ def deepshape(
     ):  # fmt: skip
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} is {value}, must be positive and finite")
+    if undo and any((shape, std, shape_factor != 1, std_factor != 1, step != STEP)):
+        raise UsageError("--undo takes no target: leave the other options out")
     source = load_model(model)
     if undo:
         changes = read_changes(Path(model) / REPORT)
         undo_model(source, changes).save(output)
         worst = max(done.rms_undone / done.std for done in changes)
+        if as_json:
+            print(json.dumps({"output": str(output), "rms_over_std": worst}))
+            return
         print(f"wrote {output}; within {worst:.2%} of the standard deviation of each group (RMS)")
         return
     with Bar("reshaping") as progress:

@@ -33,7 +33,6 @@ DataOption = Annotated[
     Path, typer.Option(help="Where the default model's text is kept, fetched on first use")
 ]
 DATA = Path("build/data")
-WINDOW = 1024  # tokens, or the model's context where that is shorter
 
 
 @experiment.command(
@@ -59,13 +58,14 @@ WindowsOption = Annotated[int, typer.Option(help="Windows of the context or 1,02
 
 
 def _texts(
-    source: Model, text: Path | None, other: Path | None, data: Path
+    source: Model, text: Path | None, other: Path | None, data: Path, needs_other: bool
 ) -> tuple[Tensor, Tensor]:
     """Token ids of two files, or of the default model's held-out and training books."""
     from rf8.experiments.study import default_text
 
-    if text is not None and other is not None:
-        return read_tokens(source, text), read_tokens(source, other)
+    if text is not None and (other is not None or not needs_other):
+        measured = read_tokens(source, text)
+        return measured, measured[:0] if other is None else read_tokens(source, other)
     if text is not None or other is not None:
         raise UsageError(
             "two texts go together, one to measure on and one to learn from: give both"
@@ -78,13 +78,15 @@ def _window(source: Model, windows: int) -> int:
     """Tokens in a window; UsageError for no windows."""
     if windows < 1:
         raise UsageError(f"--windows is {windows}, must be 1 or more")
+    from rf8.quantize.calibrated import WINDOW
+
     return min(WINDOW, source.spec.context)
 
 
 @experiment.command(
     epilog=(
         "Examples: [bold]rf8 experiment deepshape build/train/default -o docs/experiments[/bold]; "
-        "[bold]rf8 experiment deepshape smollm2-135m --text wiki.txt --tuning other.txt "
+        "[bold]rf8 experiment deepshape smollm2-135m --text wiki.txt "
         "--no-recovery --windows 8 -o DIR[/bold]"
     )
 )
@@ -103,7 +105,7 @@ def deepshape(
 
     source = load_model(model)
     window = _window(source, windows)
-    measured, other = _texts(source, text, tuning, data)
+    measured, other = _texts(source, text, tuning, data, recovery)
     with Bar("measuring") as step:
         study = run(
             source, measured, other, output,

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from rf8.experiments.coding import bits, losses, on_grid
-from rf8.experiments.study import SEEDS, Report, Study, figure, save_figure, spread
+from rf8.experiments.study import SEEDS, Report, Study, crc32, figure, save_figure, spread
 from rf8.gg.backslash import BackSlash
 from rf8.hf import from_transformers
 from rf8.quantize.rounding import quantize
@@ -44,10 +44,17 @@ def run(
     train, held_out: token ids, int64 [n]. A run that was cut off goes on with what is missing.
     Raises DataError for too little text or the results of another setup.
     """
-    setup = {"recipe": asdict(recipe), "seeds": SEEDS, "windows": WINDOWS}
-    study = Study(folder / "backslash.json", setup)
     measured = evenly_spread(held_out, WINDOWS, recipe.context)
     windows = len(measured) // recipe.context
+    setup = {
+        "recipe": asdict(recipe),
+        "seeds": SEEDS,
+        "windows": windows,
+        "grids": GRIDS,
+        "text_crc32": crc32(measured),
+        "training_crc32": crc32(train),
+    }
+    study = Study(folder / "backslash.json", setup)
 
     def one(strength: float, seed: int) -> dict[str, Any]:
         seeded = replace(recipe, seed=seed)
@@ -95,7 +102,7 @@ def _page(study: Study) -> str:
     lines = [
         "# Does BackSlash make weights cheaper?",
         "",
-        f"GPT-2 models of {recipe['n_layer']} layers and width {recipe['n_embd']}, trained on the default model's text: {recipe['steps']} steps of {recipe['batch']} windows of {recipe['context']} tokens ({tokens:,} tokens), AdamW, peak learning rate {recipe['lr']:g}, weight decay {recipe['weight_decay']:g}. Lambda times the rate in bits a weight is added to the loss (equation 1 of `rf8.gg.backslash`). Then every matrix goes to multiples of a step, or to RF8 by rounding to nearest. Bits a weight are of all matrices coded with one table: entropy, and a real Huffman stream with its table.",
+        f"GPT-2 models of {recipe['n_layer']} layers and width {recipe['n_embd']}, trained on the default model's text: {recipe['steps']} steps of {recipe['batch']} windows of {recipe['context']} tokens ({tokens:,} tokens), AdamW, peak learning rate {recipe['lr']:g}, weight decay {recipe['weight_decay']:g}. Lambda times the rate in bits a weight is added to the loss (equation 1 of `rf8.gg.backslash`), after the loss's gradient is clipped to a norm of 1. Then every matrix goes to multiples of a step, or to RF8 by rounding to nearest. Bits a weight are of all matrices coded with one table: entropy, and a real Huffman stream with its table; for RF8 of the codes alone, to which row exponents add 8 bits a row.",
         "",
         f"Perplexity is held out, against the same seed at lambda 0 in float32 ({base.mean:.2f}). {len(SEEDS)} seeds; ± is the half-width of the 95 % interval (Student's t).",
         "",
@@ -133,12 +140,12 @@ def _plot(study: Study, path: Path) -> None:
         axis.errorbar(
             [c.mean for c in coded],
             [r.mean * 100 for r in rises],
-            xerr=[c.deviation for c in coded],
-            yerr=[r.deviation * 100 for r in rises],
+            xerr=[c.half_width for c in coded],
+            yerr=[r.half_width * 100 for r in rises],
             marker="o", markersize=4, capsize=2, color=f"C{number}", label=f"lambda {strength:g}",
         )  # fmt: skip
     axis.set_yscale("symlog", linthresh=1)
     axis.set_xlabel("entropy, bits a weight (steps " + ", ".join(map(_grid, GRIDS)) + ")")
-    axis.set_ylabel("perplexity over float32 at lambda 0, per cent")
+    axis.set_ylabel("perplexity over float32 at lambda 0, per cent (bars: 95 %)")
     axis.legend(fontsize=7, frameon=False)
     save_figure(made, path)

@@ -8,7 +8,6 @@ The plain grid at a larger step is what DeepShape has to beat.
 from __future__ import annotations
 
 import math
-import zlib
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from rf8.errors import DataError
 from rf8.experiments.coding import bits, losses, on_grid, over
-from rf8.experiments.study import SEEDS, Report, Spread, Study, figure, save_figure, spread
+from rf8.experiments.study import SEEDS, Report, Spread, Study, crc32, figure, save_figure, spread
 from rf8.gg.reshape import reshape_model
 from rf8.hf import from_transformers, to_transformers
 from rf8.model import Model
@@ -52,7 +51,7 @@ def run(
     model
         A float model.
     text, tuning
-        Token ids, int64 [n]: what perplexity is measured on, and what recovery trains on.
+        Token ids, int64 [n]: what perplexity is measured on, and what recovery trains on, if any.
     window, windows
         Tokens in a window, and windows to measure on, spread over the text.
     recovery
@@ -63,14 +62,16 @@ def run(
     """
     if model.span is not None:
         raise DataError(f"{model.name} is RF8 already: DeepShape needs the float model")
-    measured = evenly_spread(text, windows, window)
+    measured = evenly_spread(text, windows, window)[: windows * window]
+    windows = len(measured) // window
     recipe = replace(RECIPE, context=window)
     setup = {
         "model": model.name,
+        "weights_crc32": model.checksum(),
         "window": window,
-        "windows": len(measured) // window,
-        "text_crc32": zlib.crc32(measured.numpy().tobytes()),
-        "tuning_crc32": zlib.crc32(tuning.numpy().tobytes()),
+        "windows": windows,
+        "text_crc32": crc32(measured),
+        "tuning_crc32": crc32(tuning) if recovery else None,
         "recipe": asdict(recipe) if recovery else None,
         "seeds": SEEDS if recovery else (),
     }

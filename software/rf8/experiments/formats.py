@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import zlib
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import rf8
 from rf8.architecture import is_matrix
 from rf8.errors import DataError
 from rf8.evaluate import Perplexity, perplexity
-from rf8.experiments.study import SEEDS, Report, Study, save_figure, spread
+from rf8.experiments.study import SEEDS, Report, Study, crc32, figure, save_figure, spread
 from rf8.hf import to_transformers
 from rf8.model import Float, Model, RF8Tensor
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
@@ -52,7 +51,8 @@ def run(
         Token ids, int64 [n]: what perplexity is measured on, and what compensated rounding sees. It
         has three seeds, each of which cuts the calibration text into windows at another place.
     windows
-        Windows of 1,024 tokens, or the model's context where that is shorter, to measure on.
+        Windows of 1,024 tokens, or the model's context where that is shorter, to measure on at
+        most; as many as the text has.
 
     A run that was cut off goes on with the formats that are not in the JSON file yet.
 
@@ -64,12 +64,14 @@ def run(
     if model.span is not None:
         raise DataError(f"{model.name} is RF8: the comparison needs the float model")
     window = min(WINDOW, model.spec.context)
+    windows = min(windows, len(text) // window)
     setup = {
         "model": model.name,
         "window": window,
         "windows": windows,
-        "text_crc32": zlib.crc32(text.numpy().tobytes()),
-        "calibration_crc32": zlib.crc32(calibration.numpy().tobytes()),
+        "weights_crc32": model.checksum(),
+        "text_crc32": crc32(text),
+        "calibration_crc32": crc32(calibration),
         "calibration_tokens": len(calibration) // window * window,
         "seeds": SEEDS,
     }
@@ -182,13 +184,8 @@ def _page(study: Study) -> str:
 
 
 def _plot(study: Study, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shown = [(n, e) for n, e in reversed(summary(study).items()) if n != "float32"]
-    made, axes = pyplot.subplots(figsize=(7, 0.4 * len(shown) + 1.2), layout="constrained")
+    made, axes = figure(height=0.4 * len(shown) + 1.2, width=7)
     change = [(e["ratio"] - 1) * 100 for _, e in shown]
     colours = ["#c2410c" if n.startswith("rf8") else "#64748b" for n, _ in shown]
     axes.barh([_title(n) for n, _ in shown], np.maximum(change, 1e-2), color=colours)
@@ -198,5 +195,4 @@ def _plot(study: Study, path: Path) -> None:
     axes.set_xscale("log")
     axes.set_xlim(1e-2, max(change) * 20)
     axes.set_xlabel(f"perplexity over float32, per cent ({study.setup['model']})")
-    axes.spines[["top", "right"]].set_visible(False)
     save_figure(made, path)

@@ -1,7 +1,7 @@
 """Does GG initialisation converge faster? ``rf8 experiment init``.
 
 Small GPT-2 and Llama models are trained from several initialisations of their linear layers, with
-the same embeddings, batches and learning rate. Every GG initialisation has a Gaussian of the same
+the same batches and learning rate. Every GG initialisation has a Gaussian of the same
 variances beside it, so that what the two differ by is the shape alone.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rf8 import gg
-from rf8.experiments.study import SEEDS, Report, Spread, Study, figure, save_figure, spread
+from rf8.experiments.study import SEEDS, Report, Spread, Study, crc32, figure, save_figure, spread
 from rf8.train.loop import evenly_spread, new_model, perplexity, tune
 from rf8.train.recipe import Recipe
 
@@ -128,9 +128,16 @@ def run(
     train, held_out: token ids, int64 [n]. A run that was cut off goes on with what is missing.
     Raises DataError for too little text or the results of another setup.
     """
-    setup = {"recipe": asdict(recipe), "points": POINTS, "seeds": SEEDS, "windows": WINDOWS}
-    study = Study(folder / "init.json", setup)
     measured = evenly_spread(held_out, WINDOWS, recipe.context)
+    setup = {
+        "recipe": asdict(recipe),
+        "points": POINTS,
+        "seeds": SEEDS,
+        "windows": len(measured) // recipe.context,
+        "text_crc32": crc32(measured),
+        "training_crc32": crc32(train),
+    }
+    study = Study(folder / "init.json", setup)
 
     def one(kind: str, method: str, seed: int) -> dict[str, Any]:
         seeded = replace(recipe, seed=seed)
@@ -182,7 +189,8 @@ def _page(study: Study) -> str:
         f"{recipe['lr']:g}, the same for all. Only the linear layers of the blocks differ: norms "
         "and biases start as ones and zeros, embeddings at a standard deviation of 0.02, and for "
         "GG and GPT-2's rule what writes to the residual stream is divided by sqrt(2 layers). GG "
-        f"layers have variance 1 / fan in. {len(SEEDS)} seeds; a seed decides weights and batches, "
+        "layers have variance 1 / fan in unless said otherwise, and their embeddings have their "
+        f"shape; all other embeddings, those of the rows with GPT-2's variances too, are Gaussian. {len(SEEDS)} seeds; a seed decides weights and batches, "
         "so that differences are taken pair by pair. ± is the half-width of the 95 % interval "
         "(Student's t).",
         "",
@@ -219,7 +227,7 @@ def _plot(study: Study, path: Path) -> None:
             axis.errorbar(
                 points,
                 [g.mean for g in gaps],
-                yerr=[g.deviation / math.sqrt(len(SEEDS)) for g in gaps],
+                yerr=[g.half_width for g in gaps],
                 label=METHODS[method],
                 color=f"C{number}",
                 linestyle="-" if is_gg else "--",
@@ -228,7 +236,7 @@ def _plot(study: Study, path: Path) -> None:
                 capsize=2,
             )
         axis.set_title("GPT-2" if kind == "gpt2" else "Llama", fontsize=10)
-        axis.set_xlabel("steps")
+        axis.set_xlabel("steps (bars: 95 % interval)")
         axis.set_ylabel("held-out loss minus that of GPT-2's normal(0.02), nats")
     axes[0].legend(fontsize=7, frameon=False)
     save_figure(made, path)

@@ -16,7 +16,8 @@ the form of arXiv 2504.16968; its code, as published with arXiv 2506.00486, take
 shape for the whole model, and subtracts the derivative from the weights after the optimizer's step.
 Here the derivative joins the loss's before the step, so that any optimizer descends J itself, and
 every tensor has its own shape, as it would be coded on its own. (1) has a unit: lambda is the loss,
-in nats, that one bit a weight is worth.
+in nats, that one bit a weight is worth. Where the loss's gradient is clipped before the step, it is
+the clipped loss that lambda weighs against.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ Penalty = Literal["bits", "power"]
 class BackSlash:
     """Adds the gradient of a rate to that of the loss, before each step of an optimizer.
 
-    Every parameter of two or more dimensions is penalised, unless its parameter group has
-    ``rate=False``.
+    Every trainable parameter of two or more dimensions that the optimizer has now is penalised,
+    unless its parameter group has ``rate=False``.
 
     >>> optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)       # doctest: +SKIP
     >>> rate = BackSlash(optimizer, weight=0.05)                         # doctest: +SKIP
@@ -48,7 +49,8 @@ class BackSlash:
     Parameters
     ----------
     optimizer
-        Any `torch.optim.Optimizer`. With a gradient scaler, unscale before the step.
+        Any `torch.optim.Optimizer` whose gradients are dense and there before ``step()``, which
+        rules out closures. With a gradient scaler, unscale before the step.
     weight
         lambda, or a function from the number of the step (0, 1, ...) to it: a schedule.
     every
@@ -59,11 +61,13 @@ class BackSlash:
     penalty
         "bits" (1) or "power" (2).
     sharded
-        Whether each process of ``process_group`` holds a part of every parameter; otherwise all
-        hold the same. Where torch.distributed is initialised, statistics are taken over all
-        processes either way, so that all see the same shapes.
+        Whether each process of ``process_group`` holds a part of every parameter, as plain tensors
+        of two or more dimensions; otherwise all hold the same. Where torch.distributed is
+        initialised, statistics are taken over all processes either way, so that all see the same
+        shapes.
 
-    Raises ValueError for a value out of range, or an optimizer without a penalised parameter.
+    Raises ValueError for a value out of range, or an optimizer without a penalised parameter; a
+    step raises it for a closure, a sparse gradient, or a weight that is negative or not finite.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class BackSlash:
             for group in optimizer.param_groups
             if group.get("rate", True)
             for parameter in group["params"]
-            if parameter.ndim >= 2
+            if parameter.ndim >= 2 and parameter.requires_grad
         ]
         if not self.parameters:
             raise ValueError("the optimizer has no parameter of two dimensions to penalise")
@@ -97,7 +101,7 @@ class BackSlash:
         self.sharded, self.process_group = sharded, process_group
         self.step = 0
         self.shapes: list[float] = []
-        self._hook = optimizer.register_step_pre_hook(lambda *_: self._before_step())
+        self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def remove(self) -> None:
         """Take the rate out of the optimizer again."""
@@ -115,8 +119,13 @@ class BackSlash:
         self.step, self.shapes = int(state["step"]), list(state["shapes"])
 
     @torch.no_grad()
-    def _before_step(self) -> None:
+    def _before_step(self, _: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # args[0] is the optimizer itself.
+        if any(value is not None for value in (*args[1:], *kwargs.values())):
+            raise ValueError("BackSlash cannot add to gradients that a closure makes: call step()")
         strength = self.weight(self.step) if callable(self.weight) else self.weight
+        if not 0 <= strength < math.inf:
+            raise ValueError(f"the weight at step {self.step} is {strength}, must be 0 or more")
         if self.step % self.every == 0 or not self.shapes:
             self.shapes = self._estimate()
         self.step += 1
@@ -134,6 +143,8 @@ class BackSlash:
         for k, (parameter, slope) in enumerate(zip(self.parameters, slopes, strict=True)):
             if parameter.grad is None:
                 continue
+            if parameter.grad.is_sparse:
+                raise ValueError(f"a parameter {tuple(parameter.shape)} has a sparse gradient")
             if self.penalty == "bits":
                 mean = float(totals[k, 1] / totals[k, 0])
                 factor = strength / (n * math.log(2) * mean)

@@ -104,7 +104,8 @@ class Reshaping:
         self._ends = np.cumsum(goal.counts)  # rank after the last of each level
         self._known: NDArray[np.uint32] | None = None
         if self._ends[-1] <= FEW:
-            keys = np.concatenate([_keys(v) for v in _values(x, name)])
+            none = np.empty(0, np.uint32)
+            keys = np.concatenate([none, *(_keys(v) for v in _values(x, name))])
             self._check_total(len(keys))
             self._known, counts = np.unique(keys, return_counts=True)
             before = np.cumsum(counts) - counts
@@ -149,8 +150,11 @@ class Reshaping:
         return table, used[split]
 
     def apply(self, chunk: Any) -> Values:
-        """The levels' values for a chunk, of its shape, float32; chunks come in the order of x."""
-        levels, parts = self.goal.levels, []
+        """The levels' values for a chunk, of its shape, float32; chunks come in the order of x,
+        once. Raises ValueError for more values than x has."""
+        levels, parts = self.goal.levels, [np.empty(0, np.float32)]
+        if self.sums[0].sum() + math.prod(np.shape(chunk)) > self._ends[-1]:
+            raise ValueError(f"{self._name} has {self._ends[-1]} values, and they were applied")
         for values in _values(chunk, self._name):
             keys = _keys(values)
             if self._known is not None:
@@ -185,7 +189,7 @@ class Reshaping:
 
 def _values(x: Data, name: str) -> Iterator[Values]:
     for block in blocks(x, name, BLOCK):
-        values: Values = block.float().numpy()
+        values: Values = block.float().cpu().numpy()
         broken = int(np.size(values) - np.count_nonzero(np.isfinite(values)))
         if broken:
             raise ValueError(f"{name} has {broken} NaN or Inf")
@@ -233,7 +237,7 @@ class Change:
         inside = (index >= 0) & (index < len(self.means))
         index = np.where(inside, index, 0).astype(np.int64)
         if not inside.all() or not (self.goal.levels[index] == values).all():
-            raise ValueError(f"{self.names[0]} holds values that are no levels of this change")
+            raise ValueError("it holds values that are no levels of this change")
         restored: Values = self.means[index]
         return restored
 

@@ -21,14 +21,19 @@ from torch import Tensor
 
 from rf8.gg.ziggurat import fill_
 
+SMALLEST = 0.01
+"""Of the shapes: below, scales leave the range of float64."""
+
 A = TypeVar("A", NDArray[np.float64], Tensor)
 
 
 def check_parameters(shape: float, scale: float) -> None:
-    """ValueError unless both are positive and finite."""
+    """ValueError unless both are positive and finite, and the shape large enough for float64."""
     for name, value in (("shape", shape), ("scale", scale)):
         if not 0 < value < math.inf:
             raise ValueError(f"GG {name} must be positive and finite, got {value}")
+    if shape < SMALLEST:
+        raise ValueError(f"GG shape {shape} is too small for float64: {SMALLEST} or more")
 
 
 def _apply(x: A, function: Callable[[Tensor], Tensor]) -> A:
@@ -102,5 +107,5 @@ def sample(
     generator: of the device; the default one if None.
     """
     check_parameters(shape, scale)
-    flat = torch.empty(math.prod(size), device=device)
+    flat = torch.empty(math.prod(size), device=device, dtype=torch.float32)
     return fill_(flat, shape, scale, generator).add_(loc).view(size)

@@ -106,6 +106,8 @@ def gg_(
     if mode not in ("fan_in", "fan_out"):
         raise ValueError(f'mode must be "fan_in" or "fan_out", got {mode!r}')
     xi = gg_gain(nonlinearity) if gain is None else gain
+    if tensor.numel() == 0:
+        return tensor
     receptive_field = math.prod(tensor.shape[2:])
     n = tensor.shape[1 if mode == "fan_in" else 0] * receptive_field
     scale = gg_scale(shape, xi / n)

@@ -98,10 +98,14 @@ def undo_model(model: Model, changes: list[Change]) -> Model:
     tensors = dict(model.tensors)
     for done in changes:
         for name in done.names:
+            if name not in tensors:
+                raise DataError(f"{model.name} has no {name}: the report is of another model")
             try:
                 tensors[name] = done.undo(model.float_tensor(name))
-            except (KeyError, ValueError) as error:
-                raise DataError(f"{model.name}: cannot undo {name}: {error}") from error
+            except ValueError as error:
+                raise DataError(
+                    f"{model.name}: cannot undo {name}, {error}: give the model as reshaped"
+                ) from error
     return replace(model, tensors=tensors)
 
 
@@ -134,7 +138,7 @@ def read_changes(path: Path) -> list[Change]:
             return changes
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: only a model made by DeepShape has it") from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path} is broken: {error}") from error
 
 

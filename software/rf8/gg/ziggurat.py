@@ -48,13 +48,13 @@ def _edges(shape: float) -> tuple[float, ...]:
 
 
 def _f64(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float64)
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 @lru_cache(maxsize=64)
 def _tables(shape: float, scale: float, device: torch.device) -> tuple[Tensor, ...]:
     """Widths with sign and accepted shares, float32 [2 LAYERS]; heights, float64 [LAYERS + 1]."""
-    powers = torch.tensor(_edges(shape), dtype=torch.float64)
+    powers = torch.tensor(_edges(shape), dtype=torch.float64, device="cpu")
     right = powers ** (1 / shape)
     height = (-powers).exp()
     # The lowest layer is as wide as a rectangle of its area, the tail's included.
@@ -63,7 +63,7 @@ def _tables(shape: float, scale: float, device: torch.device) -> tuple[Tensor, .
     width = torch.cat([(right[0] + beyond)[None], right[:-1]])
     share = right / width
     signed = torch.stack([width * scale, -width * scale], 1).flatten()
-    floors = torch.cat([torch.zeros(1, dtype=torch.float64), height])
+    floors = torch.cat([_f64(0.0)[None], height])
     tables = (signed.float(), share.repeat_interleave(2).float(), floors)
     return tuple(table.to(device) for table in tables)
 
@@ -97,7 +97,7 @@ def fill_(flat: Tensor, shape: float, scale: float, generator: torch.Generator |
             tail = _tail(int(base.sum()), shape, x.device, generator)
             part[pending[base]] = (x[base].sign() * scale * tail).float()
             pending = pending[~(under | base)]
-            fresh = torch.empty(len(pending), device=x.device)
+            fresh = torch.empty(len(pending), device=x.device, dtype=torch.float32)
             again, chosen = draw(fresh)
             part[pending] = fresh
             pending = pending[again]

@@ -9,6 +9,7 @@ multiples of a step (recovery after DeepShape).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -57,9 +58,12 @@ def prepare_(model: M, *, span: int = 16, step: float | None = None) -> M:
 
     To RF8 of a span, with row biases that follow the weights at each step; or, if ``step`` is
     given, to the nearest multiple of it. Tied weights stay tied. Raises ValueError where a model is
-    prepared already.
+    prepared already, or for a step that is not positive and finite.
     """
     from transformers.pytorch_utils import Conv1D
+
+    if step is not None and not 0 < step < math.inf:
+        raise ValueError(f"step is {step}, must be positive and finite")
 
     def to_rf8(weight: Tensor) -> Tensor:
         return round_to_rf8(weight, row_bias(weight)[:, None].int(), span)
@@ -81,7 +85,7 @@ def prepare_(model: M, *, span: int = 16, step: float | None = None) -> M:
 def finish_(model: M) -> M:
     """Replace the weights of a prepared model by their rounded values for good; return it.
 
-    Rounding again, as ``rf8 quantize`` does it, then changes nothing.
+    Rounding the same way again, as ``rf8 quantize`` does it for RF8, then changes nothing.
     """
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):

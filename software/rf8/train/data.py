@@ -162,6 +162,8 @@ def wrap(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
 def encode(tokenizer: PreTrainedTokenizerFast, documents: Iterable[Document]) -> Tensor:
     """Token ids of the documents in order, int64 [tokens], one end-of-text before each."""
     end = tokenizer.backend_tokenizer.token_to_id(END_OF_TEXT)
+    if end is None:
+        raise DataError(f"the tokenizer has no {END_OF_TEXT}, which goes between documents")
     ids: list[int] = []
     for document in documents:
         ids.append(end)

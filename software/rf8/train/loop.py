@@ -50,11 +50,12 @@ def new_model(recipe: Recipe) -> GPT2LMHeadModel:
     )
     model = GPT2LMHeadModel(config)
     if recipe.start:
-        source = to_transformers(load_model(recipe.start))
-        try:
-            model.load_state_dict(source.state_dict())
-        except RuntimeError as error:
-            raise DataError(f"{recipe.start} has other sizes than the recipe: {error}") from error
+        source = load_model(recipe.start)
+        for key in ("model_type", "vocab_size", "n_positions", "n_embd", "n_layer", "n_head"):
+            wanted, found = getattr(config, key), source.config.get(key)
+            if found != wanted:
+                raise DataError(f"{recipe.start} has {key} {found}, the recipe {wanted}")
+        model.load_state_dict(to_transformers(source).state_dict())
         return model
     generator = torch.Generator().manual_seed(recipe.seed)
     gg.init_model_(model, shape=recipe.gg_shape, generator=generator)
@@ -153,9 +154,10 @@ def tune(
     ]
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95))
     prepare(optimizer)
+    device = next(model.parameters()).device.type
     model.train()
     for step in range(recipe.steps):
-        take_step(model, [optimizer], ids, step, recipe)
+        take_step(model, [optimizer], ids, step, recipe, device)
         watch(step + 1)
     model.train(False)
 
@@ -206,7 +208,10 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     train_docs, held_out_docs = (list(part) for part in documents)
     if recipe.start:
-        tokenizer = wrap(load_model(recipe.start).tokenizer(), recipe.context)
+        own = load_model(recipe.start).tokenizer()
+        if own is None:
+            raise DataError(f"{recipe.start} has no tokenizer.json, which a start needs")
+        tokenizer = wrap(own, recipe.context)
     else:
         texts = (d.text for d in train_docs)
         tokenizer = train_tokenizer(texts, recipe.vocab_size, recipe.context)
@@ -295,7 +300,7 @@ def evaluate(
 
 
 def evenly_spread(ids: Tensor, windows: int, context: int) -> Tensor:
-    """Up to `windows` runs of `context` ids, evenly spread, joined."""
+    """Some `windows` runs of `context` ids, evenly spread, joined; one more where they fit."""
     starts = range(0, len(ids), max(context, len(ids) // windows))
     return torch.cat([ids[s : s + context] for s in starts])
 

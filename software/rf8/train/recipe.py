@@ -23,7 +23,7 @@ class Recipe:
     lr: float = 5e-3  # peak, of both optimizers
     warmup: int = 100  # steps, linear
     decay: float = 0.5  # last part of the steps, linear to zero
-    weight_decay: float = 0.1  # of matrices; embeddings, norms and biases have none
+    weight_decay: float = 0.1  # of matrices; the recipe's embeddings, norms and biases have none
     clip: float = 1.0  # gradient norm
     gg_shape: float = 1.5
 
