@@ -104,7 +104,7 @@ def test_refusals(folder, tmp_path, capsys):
     assert run("deepshape", folder, "--undo", "-o", tmp_path / "x") == 1
     assert "deepshape.safetensors is missing" in capsys.readouterr().err
     assert run("deepshape", folder, "-o", tmp_path / "x", "--step", 1e-7) == 1
-    assert "take a larger step or a smaller min_count" in capsys.readouterr().err
+    assert "multiples of 1e-07 are needed: larger step" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"nothing")

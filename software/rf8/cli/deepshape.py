@@ -43,7 +43,7 @@ def deepshape(
     std_factor: Annotated[float, typer.Option(help="... or this times the fitted one")] = 1.0,
     step: Annotated[float, typer.Option(help="Weights become multiples of it")] = STEP,
     min_count: Annotated[
-        float, typer.Option(help="Levels that expect fewer weights are cut from the tails")
+        float, typer.Option(help="Tails end where fewer weights are expected beyond")
     ] = 1.0,
     group: Annotated[
         Group, typer.Option(help="What shares a target: a tensor, its kind in all blocks, or all")

@@ -56,28 +56,25 @@ def target(
 ) -> Target:
     """The histogram of n values of a GG over multiples of ``step``.
 
-    Level k takes the mass between ``(k - 1/2) step`` and ``(k + 1/2) step``. Levels that expect
-    fewer than ``min_count`` values are cut from the tails and their mass is shared by the rest in
-    proportion. Cumulative counts are rounded, half to even, so that every count is within one of
-    its expectation and they add up to n.
+    Level k takes the mass between ``(k - 1/2) step`` and ``(k + 1/2) step``. The tails end where
+    fewer than ``min_count`` values are expected beyond, on each side; the mass that is cut is
+    shared by the rest in proportion. Cumulative counts are rounded, half to even, so that every
+    count is within one of its expectation and they add up to n.
 
-    Raises ValueError for parameters out of range, or where no level expects ``min_count`` values.
+    Raises ValueError for parameters out of range, or fewer than ``2 min_count`` values.
     """
     check_parameters(shape, scale)
     for name, value in (("step", step), ("min_count", min_count)):
         if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive and finite, got {value}")
+    if n < 2 * min_count:
+        raise ValueError(
+            f"{n} values have no tails of {min_count:g} each: take a smaller min_count"
+        )
     half = np.arange(MAX_LEVELS + 1, dtype=np.float64) + 0.5
     upper = cdf(np.multiply(half, -step), shape, scale)  # mass beyond each level, on one side
-    mass = np.concatenate([[1 - 2 * upper[0]], upper[:-1] - upper[1:]])
-    kept = np.flatnonzero(n * mass >= min_count)
-    if len(kept) == 0:
-        raise ValueError(
-            f"no multiple of {step:g} expects {min_count:g} of {n} values (the most likely expects "
-            f"{n * mass[0]:.3g}): take a larger step or a smaller min_count"
-        )
-    top = int(kept[-1])
-    if top == MAX_LEVELS:
+    top = int(np.count_nonzero(n * upper >= min_count))
+    if top > MAX_LEVELS:
         raise ValueError(f"more than {MAX_LEVELS} multiples of {step:g} are needed: larger step")
     edges = np.concatenate([[upper[top]], upper[:top][::-1], 1 - upper[: top + 1]])
     share = (edges - edges[0]) / (edges[-1] - edges[0])
