@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from rf8.errors import DataError
-from rf8.train import data, loop
+from rf8.train import data, loop, texts
 from rf8.train.__main__ import main
 from rf8.train.data import Document
 from rf8.train.recipe import Recipe
@@ -96,6 +96,28 @@ def test_a_run_can_start_from_a_model(
     (bare / "tokenizer.json").unlink()
     with pytest.raises(DataError, match=r"has no tokenizer\.json"):
         loop.train(replace(again, start=str(bare)), documents, tmp_path / "other")
+
+
+def test_text_as_files(
+    documents: tuple[list[Document], list[Document]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(texts, "corpus", lambda cache: documents)
+    monkeypatch.setattr(texts, "MIDDLE", 20)
+    monkeypatch.setattr("sys.argv", ["texts", "--data", str(tmp_path)])
+    assert texts.main() == 0
+    lines = [(d.text[(len(d.text) - 20) // 2 :])[:20] for d in documents[0]]
+    assert (tmp_path / "calibration.txt").read_text() == "\n".join(lines)
+    assert (tmp_path / "held-out.txt").read_text() == "\n".join(d.text for d in documents[1])
+
+    def nothing(cache: Path) -> None:
+        raise DataError("no network")
+
+    monkeypatch.setattr(texts, "corpus", nothing)
+    assert texts.main() == 1
+    assert capsys.readouterr().err == "rf8.train.texts: no network\n"
 
 
 def test_finished_run_is_not_trained_again(

@@ -145,6 +145,6 @@ def _plot(study: Study, path: Path) -> None:
             marker="o", markersize=4, capsize=2, color=f"C{number}", label=f"lambda {strength:g}",
         )  # fmt: skip
     axis.set_xlabel("entropy, bits a weight (steps " + ", ".join(map(_grid, GRIDS)) + ")")
-    axis.set_ylabel("perplexity over float32 at lambda 0, per cent (bars: 95 %)")
+    axis.set_ylabel("perplexity over lambda 0, % (bars: 95 %)")
     axis.legend(fontsize=7, frameon=False)
     save_figure(made, path)

@@ -200,6 +200,6 @@ def _plot(study: Study, path: Path) -> None:
             )
     axis.set_yscale("log")
     axis.set_xlabel("entropy, bits a weight")
-    axis.set_ylabel("perplexity over float32, per cent (0.01 or less at the bottom)")
+    axis.set_ylabel("perplexity over float32, % (floor: 0.01)")
     axis.legend(fontsize=7, frameon=False)
     save_figure(made, path)

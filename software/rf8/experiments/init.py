@@ -218,7 +218,7 @@ def _page(study: Study) -> str:
 
 
 def _plot(study: Study, path: Path) -> None:
-    made, axes = figure(len(KINDS), 4.0)
+    made, axes = figure(len(KINDS), 4.8)
     points = [int(p) for p in next(iter(study.runs.values()))["losses"]]
     for axis, kind in zip(axes, KINDS, strict=True):
         for number, method in enumerate(METHODS):
@@ -238,5 +238,6 @@ def _plot(study: Study, path: Path) -> None:
         axis.set_title("GPT-2" if kind == "gpt2" else "Llama", fontsize=10)
         axis.set_xlabel("steps (bars: 95 % interval)")
         axis.set_ylabel("held-out loss minus that of GPT-2's normal(0.02), nats")
-    axes[0].legend(fontsize=7, frameon=False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     save_figure(made, path)
