@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from rf8.experiments.coding import bits, losses, on_grid
+from rf8.experiments.init import RECIPE as SMALL
 from rf8.experiments.study import SEEDS, Report, Study, crc32, figure, save_figure, spread
 from rf8.gg.backslash import BackSlash
 from rf8.hf import from_transformers
@@ -25,10 +26,7 @@ from rf8.train.recipe import Recipe
 LAMBDAS = (0.0, 0.03, 0.1, 0.3, 1.0)  # nats of loss for a bit a weight
 GRIDS = (2.0**-13, 2.0**-6, 2.0**-5, 2.0**-4)
 WINDOWS = 200  # of held-out text
-RECIPE = Recipe(
-    steps=500, context=128, n_embd=128, n_layer=4, n_head=4, batch=8, lr=3e-3, warmup=30,
-    precision="float32", optimizer="adamw",
-)  # fmt: skip
+RECIPE = replace(SMALL, steps=500)
 
 
 def run(
