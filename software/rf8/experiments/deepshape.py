@@ -26,7 +26,7 @@ from rf8.train.loop import evenly_spread, tune
 from rf8.train.recipe import Recipe
 
 STEPS = (2.0**-13, 2.0**-6, 2.0**-5, 2.0**-4)
-RECOVERED = (2.0**-13, 2.0**-5, 2.0**-4)
+RECOVERED = (2.0**-13, 2.0**-4)
 FACTORS = (None, 1.0, 0.8, 0.6)  # of the shape; None: rounded plainly
 RECIPE = Recipe(
     steps=60, batch=4, lr=3e-4, warmup=6, weight_decay=0.0, precision="float32", optimizer="adamw"
