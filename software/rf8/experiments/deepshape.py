@@ -163,7 +163,7 @@ def _page(study: Study) -> str:
                 f"{entry['entropy']:.2f}",
                 f"{entry['huffman']:.2f}",
                 f"{entry['zeros']:.1%}",
-                f"{rise:+.2%} ± {error:.2%}",
+                f"{rise:+,.2%} ± {error:,.2%}",
             ]
             if recipe:
                 if step in RECOVERED:
