@@ -237,7 +237,7 @@ def _plot(study: Study, path: Path) -> None:
             )
         axis.set_title("GPT-2" if kind == "gpt2" else "Llama", fontsize=10)
         axis.set_xlabel("steps (bars: 95 % interval)")
-        axis.set_ylabel("held-out loss minus that of GPT-2's normal(0.02), nats")
+        axis.set_ylabel("held-out loss minus that of GPT-2's, nats")
     handles, labels = axes[0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=7, frameon=False)
     save_figure(made, path)
