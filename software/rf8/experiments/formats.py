@@ -131,12 +131,12 @@ def _sqnr(model: Model, coded: Model) -> float:
 def summary(study: Study) -> dict[str, dict[str, Any]]:
     """Figures of each format, best first: ``bits``, ``sqnr_db``, ``perplexity``, its ``ratio`` to
     float32 with the standard error over windows ``ratio_se``, and ``seed_sd``, the standard
-    deviation of the ratio over seeds, or None. Seeds are averaged in every window."""
+    deviation of the ratio over ``seeds`` runs, or None. Seeds are averaged in every window."""
     window = study.setup["window"]
     base = Perplexity(tuple(study.runs["float32"]["losses"]), window)
     found: dict[str, dict[str, Any]] = {}
     for name, keys in RUNS.items():
-        entries = [study.runs[key] for key in keys]
+        entries = [study.runs[key] for key in keys if key in study.runs]
         losses = np.mean([entry["losses"] for entry in entries], axis=0)
         mean = Perplexity(tuple(map(float, losses)), window)
         ratio, error = mean.ratio(base)
@@ -147,6 +147,7 @@ def summary(study: Study) -> dict[str, dict[str, Any]]:
             "perplexity": mean.value,
             "ratio": ratio,
             "ratio_se": error,
+            "seeds": len(alone),
             "seed_sd": spread(alone).deviation if len(alone) > 1 else None,
         }
     return dict(sorted(found.items(), key=lambda item: item[1]["perplexity"]))
@@ -159,14 +160,14 @@ def _title(name: str) -> str:
 def _page(study: Study) -> str:
     setup, found = study.setup, summary(study)
     tokens = setup["windows"] * (setup["window"] - 1)
-    seeds = found["rf8-compensated"]["seed_sd"]
+    compensated = found["rf8-compensated"]
     lines = [
         f"# What number formats cost {setup['model']}",
         "",
         "Weights alone: every matrix (linear layers, embeddings, head) takes the values of a format, all else stays float32. Scales are one a row unless said otherwise; compensated rounding saw "
         f"{setup['calibration_tokens']:,} tokens of other text. Perplexity over {tokens:,} tokens in {setup['windows']} windows of {setup['window']}; ± is the standard error, over the windows, of the difference to float32.",
         "",
-        f"Only compensated rounding has something random to it, how its text is cut into windows: {len(setup['seeds'])} cuts, averaged; their ratios have a standard deviation of {seeds:.2%}. Only RF8 is compensated: the other formats are rounded to nearest, and compensation would help them too.",
+        f"Only compensated rounding has something random to it, how its text is cut into windows: {compensated['seeds']} cuts, averaged; their ratios have a standard deviation of {compensated['seed_sd'] or 0:.2%}. Only RF8 is compensated: the other formats are rounded to nearest, and compensation would help them too.",
         "",
         f"![Increase of perplexity by format](formats-{setup['model']}.png)",
         "",
