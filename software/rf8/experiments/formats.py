@@ -160,14 +160,19 @@ def _title(name: str) -> str:
 def _page(study: Study) -> str:
     setup, found = study.setup, summary(study)
     tokens = setup["windows"] * (setup["window"] - 1)
-    compensated = found["rf8-compensated"]
+    cuts, deviation = (found["rf8-compensated"][k] for k in ("seeds", "seed_sd"))
+    random = (
+        "one cut of it here"
+        if deviation is None
+        else (f"{cuts} cuts, averaged; their ratios have a standard deviation of {deviation:.2%}")
+    )
     lines = [
         f"# What number formats cost {setup['model']}",
         "",
         "Weights alone: every matrix (linear layers, embeddings, head) takes the values of a format, all else stays float32. Scales are one a row unless said otherwise; compensated rounding saw "
         f"{setup['calibration_tokens']:,} tokens of other text. Perplexity over {tokens:,} tokens in {setup['windows']} windows of {setup['window']}; ± is the standard error, over the windows, of the difference to float32.",
         "",
-        f"Only compensated rounding has something random to it, how its text is cut into windows: {compensated['seeds']} cuts, averaged; their ratios have a standard deviation of {compensated['seed_sd'] or 0:.2%}. Only RF8 is compensated: the other formats are rounded to nearest, and compensation would help them too.",
+        f"Only compensated rounding has something random to it, how its text is cut into windows: {random}. Only RF8 is compensated: the other formats are rounded to nearest, and compensation would help them too.",
         "",
         f"![Increase of perplexity by format](formats-{setup['model']}.png)",
         "",
