@@ -2,13 +2,17 @@
 
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil
+from amaranth.hdl import Shape
+from amaranth.lib.wiring import Out
+
+from .adders import VERILOG, VERILOG_PLATFORM
 
 # Enables and resets become `if` in clocked blocks: smaller text, and simulators skip idle logic.
 SCRIPT = """
 read_rtlil <<rtlil
 {rtlil}
 rtlil
-hierarchy -check -top {top}
+hierarchy -top {top}
 proc
 memory_collect
 opt_expr
@@ -29,8 +33,19 @@ HEADER = """\
 
 def convert(component, *, name: str) -> str:
     """The Verilog text of ``component`` and everything below it, its top module ``name``."""
-    text = rtlil.convert(component, name=name, emit_src=False)
+    text = rtlil.convert(component, name=name, emit_src=False, platform=VERILOG_PLATFORM)
     yosys = find_yosys(lambda version: version >= (0, 40))
     verilog = yosys.run(["-q", "-"], SCRIPT.format(rtlil=text, top=name))
-    # Its cases are complete without this comment, which readers of Verilog warn about.
-    return HEADER + verilog.replace(" // synopsys parallel_case", "")
+    # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
+    # Verilog takes a call of a function \$procmux$1 for one of a system function.
+    verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
+    return HEADER + verilog + (VERILOG if "rf8_add" in verilog else "")
+
+
+def ports(component) -> list[tuple[str, str, int]]:
+    """The ports of the Verilog module: (name, "input" or "output", bits), clock and reset first."""
+    found = [("clk", "input", 1), ("rst", "input", 1)]
+    for name, member in component.signature.members.items():
+        direction = "output" if member.flow is Out else "input"
+        found.append((name, direction, Shape.cast(member.shape).width))
+    return found
