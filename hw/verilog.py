@@ -5,14 +5,12 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 
-from .adders import VERILOG, VERILOG_PLATFORM
-
 # Enables and resets become `if` in clocked blocks: smaller text, and simulators skip idle logic.
 SCRIPT = """
 read_rtlil <<rtlil
 {rtlil}
 rtlil
-hierarchy -top {top}
+hierarchy -check -top {top}
 proc
 memory_collect
 opt_expr
@@ -33,13 +31,13 @@ HEADER = """\
 
 def convert(component, *, name: str) -> str:
     """The Verilog text of ``component`` and everything below it, its top module ``name``."""
-    text = rtlil.convert(component, name=name, emit_src=False, platform=VERILOG_PLATFORM)
+    text = rtlil.convert(component, name=name, emit_src=False)
     yosys = find_yosys(lambda version: version >= (0, 40))
     verilog = yosys.run(["-q", "-"], SCRIPT.format(rtlil=text, top=name))
     # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
     # Verilog takes a call of a function \$procmux$1 for one of a system function.
     verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
-    return HEADER + verilog + (VERILOG if "rf8_add" in verilog else "")
+    return HEADER + verilog
 
 
 def ports(component) -> list[tuple[str, str, int]]:
