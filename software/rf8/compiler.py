@@ -98,10 +98,8 @@ def compile(
         )
 
     # Memory: activations in and results out, then weights, then the program.
-    x_size = _pages(block_words(longest, config) * config.bus_bytes)
-    y_size = _pages(-(-widest // config.rows) * config.rows * RESULT_BITS // 8)
-    x, y = Buffer(PAGE, x_size), Buffer(PAGE + config.cols * x_size, y_size)
-    address = first = y.address + config.cols * y_size
+    x, y = buffers(longest, widest, config)
+    address = first = y.address + config.cols * y.stride
     streams: list[NDArray[np.uint8]] = []
     code: list[tuple[Kernel, dict[int, list[Instruction]]]] = []
     for number, (name, weight, bias) in enumerate(layers):
@@ -110,7 +108,7 @@ def compile(
         offset = None if bias is None else fixed_point(model, bias)
         chunks = []
         n, k = matrix.codes.shape
-        for rows in _chunks(n, k, config):
+        for rows in split_outputs(n, k, config):
             part = None if offset is None else offset[rows]
             stream = pack_tiles(matrix.codes[rows], matrix.bias[rows], part, config)
             chunks.append((address, -(-len(matrix.bias[rows]) // config.rows)))
@@ -121,10 +119,10 @@ def compile(
         code.append(
             (
                 kernel,
-                {c: _instructions(kernel, chunks, offset is not None, c, config) for c in widths},
+                {c: layer_code(kernel, chunks, offset is not None, c, config) for c in widths},
             )
         )
-    address = _pages(address)
+    address = pages(address)
     weights = np.concatenate(streams)
     streams.clear()
 
@@ -133,7 +131,7 @@ def compile(
         for columns, instructions in variants.items():
             kernel.programs[columns] = program + len(text)
             text += encode_program(instructions, config)
-    end = _pages(program + len(text))
+    end = pages(program + len(text))
     if end >> config.addr_bits:
         raise DataError(
             f"{model.name} needs {end} bytes of memory, config {config.name!r} addresses "
@@ -156,8 +154,19 @@ def compile(
     )
 
 
-def _pages(size: int) -> int:
+def pages(size: int) -> int:
+    """``size`` in bytes, rounded up to whole pages."""
     return -(-size // PAGE) * PAGE
+
+
+def buffers(longest: int, widest: int, config: AccelConfig) -> tuple[Buffer, Buffer]:
+    """Where activations go in and results come out, below everything else in memory.
+
+    ``longest`` and ``widest`` are the most inputs and outputs of any layer.
+    """
+    x_size = pages(block_words(longest, config) * config.bus_bytes)
+    y_size = pages(-(-widest // config.rows) * config.rows * RESULT_BITS // 8)
+    return Buffer(PAGE, x_size), Buffer(PAGE + config.cols * x_size, y_size)
 
 
 def _matrix(model: Model, name: str) -> RF8Tensor:
@@ -166,21 +175,25 @@ def _matrix(model: Model, name: str) -> RF8Tensor:
     return tensor
 
 
-def _chunks(n: int, k: int, config: AccelConfig) -> list[slice]:
+def split_outputs(n: int, k: int, config: AccelConfig) -> list[slice]:
     """Runs of rows whose results fit the scratchpad beside the activations."""
     words = config.scratch_words - block_words(k, config)
     step = words * config.results_per_word // config.rows * config.rows
     return [slice(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _instructions(
+def layer_code(
     kernel: Kernel,
     chunks: list[tuple[int, int]],
     has_bias: bool,
     columns: int,
     config: AccelConfig,
 ) -> list[Instruction]:
-    """Load activations, then compute and store the results chunk by chunk."""
+    """The program of a layer: load activations, then compute and store chunk by chunk.
+
+    ``chunks``: (address of the weight stream, tiles) of each part of the outputs, as
+    `split_outputs` cuts them. ``columns``: tokens at once.
+    """
     x_words = block_words(kernel.inputs, config)
     result = [
         Instruction(
