@@ -1,0 +1,1 @@
+"""The report: lane and accelerator area, timing, throughput, on one page."""
