@@ -1,4 +1,4 @@
-"""Commands on models: compile, info, verilog."""
+"""Commands on models: compile, info."""
 
 from __future__ import annotations
 
@@ -15,23 +15,29 @@ import rf8
 from golden.config import get_config
 from rf8.architecture import is_matrix
 from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
-from rf8.files import replaced_file
+from rf8.export.flat import save_flat
 from rf8.model import Model, load_model
 from rf8.program import Program
 
 
 @app.command(
     name="compile",
-    epilog="Example: [bold]rf8 compile gpt2-rf8 -o gpt2.rf8 --config sim[/bold]",
+    epilog="Examples: [bold]rf8 compile gpt2-rf8 -o gpt2.rf8 --config sim[/bold]; "
+    "[bold]rf8 compile gpt2-rf8 -o gpt2.rf8 --config ecp5 --flat gpt2.bin[/bold]",
 )
 def compile_command(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="Image file to write")],
     config: ConfigOption = "sim",
+    flat: Annotated[
+        Path | None, typer.Option(help="Also write a flat image, for the C driver (docs/driver.md)")
+    ] = None,
 ) -> None:
     """Compile a model to a program image. A float model is quantised on the way."""
     program = compiled(load_model(model), config)
     program.save(output)
+    if flat is not None:
+        save_flat(program, flat)
     print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
 
 
@@ -91,19 +97,3 @@ def _about_program(program: Program) -> dict[str, Any]:
         "kernels": len(program.kernels),
         "tokenizer": "tokenizer.json" in program.files,
     }
-
-
-@app.command(epilog="Example: [bold]rf8 verilog --config ecp5 -o build/verilog[/bold]")
-def verilog(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Directory to write into")],
-    config: ConfigOption = "sim",
-) -> None:
-    """Write the accelerator as one Verilog file."""
-    from hw.top import Accelerator
-    from hw.verilog import convert
-
-    target = output / f"rf8_{config}.v"
-    text = convert(Accelerator(get_config(config)), name=f"rf8_{config}")
-    with replaced_file(target) as temporary:
-        temporary.write_text(text)
-    print(f"wrote {target}: {len(text.splitlines())} lines")
