@@ -19,7 +19,7 @@ from rf8.cli import main
 from rf8.export import write_verilog
 from rf8.export.image import make_image
 from sim.check_verilog import lint
-from sim.toolchain import verilator_env
+from sim.toolchain import ToolMissing, verilator_env
 
 TINY = CONFIGS["tiny"]
 # 8-bit activations, four bins, two slices in a beat; small, so that synthesis is quick.
@@ -233,6 +233,13 @@ def test_machines_that_do_not_fit_the_board_say_so(tmp_path, monkeypatch):
     assert "No files for `ulx3s`: 2 lanes" in (tmp_path / "README.md").read_text()
     done = make(tmp_path, "bitstream")
     assert done.returncode != 0 and "no board files here" in done.stdout
+
+
+def test_missing_board_package_is_named_and_nothing_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "amaranth_boards.ulx3s", None)
+    with pytest.raises(ToolMissing, match=r"^amaranth-boards is missing: pip install"):
+        write_verilog(CUSTOM, tmp_path / "v", board="ulx3s")
+    assert not list(tmp_path.iterdir())
 
 
 def test_command_writes_an_own_shape(tmp_path):

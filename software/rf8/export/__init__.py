@@ -80,6 +80,7 @@ def _readme(config: AccelConfig, ports: list[Port], board: str | None, misfit: s
         "README.md",
         name=f"rf8_{config.name}",
         config="\n".join(f"| `{key}` | {value} |" for key, value in config.as_dict().items()),
+        fields=", ".join(f"{key}={value!r}" for key, value in config.as_dict().items()),
         ports="\n".join(rows),
         connections=connections(ports),
         registers=registers.markdown(config).rstrip(),

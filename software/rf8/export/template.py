@@ -11,7 +11,6 @@ FOLDER = Path(__file__).with_name("templates")
 Port = tuple[str, str, int]
 """Name, "input" or "output", bits."""
 
-
 PLACEHOLDER = r"(?P<escaped>(?!))|(?P<named>(?!))|@\{(?P<braced>[a-z_]+)\}|(?P<invalid>(?!))"
 
 
@@ -38,15 +37,14 @@ def declaration(kind: str, name: str, bits: int, *, start: str = "") -> str:
     return f"  {kind} {width}{name}{start};"
 
 
-def connections(ports: list[Port], **others: str) -> str:
-    """Port connections by name, each to the signal of that name or to the one in ``others``."""
-    return ",\n".join(f"      .{name}({others.get(name, name)})" for name, _, _ in ports)
+def connections(ports: list[Port]) -> str:
+    """Port connections by name, each to the signal of that name."""
+    return ",\n".join(f"      .{name}({name})" for name, _, _ in ports)
 
 
-ADDRESS = "address of a burst's first byte"
 AXI: dict[str, str] = {
     "id": "transaction ID; answers carry the ID of their request",
-    "addr": ADDRESS,
+    "addr": "address of a burst's first byte",
     "len": "beats of the burst, less one",
     "size": "log2 of the bytes of a beat; constant, the full width of the bus",
     "burst": "constant: incrementing",
