@@ -123,7 +123,8 @@ def _sections(report: Report) -> list[Section]:
             _shown(
                 plots.roofline(report),
                 "Lines: what a machine could attain. Times the clock, a MAC a cycle is a MAC/s. "
-                "Each mark is a model. Decode keeps one column busy: rows MACs a cycle at most.",
+                "Each mark is a model, at a memory latency of 60 cycles. Decode keeps one column "
+                "busy: rows MACs a cycle at most.",
             ),
         ),
         Section(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import re
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec
 
 from rf8.report.lanes import area, best_lanes, place, unit
 from rf8.report.schema import FORMATS, TARGETS
 
 Report = dict[str, Any]
+P = ParamSpec("P")
 
 COLOURS = {
     "rf8": "#e8590c",
@@ -28,12 +31,36 @@ REST = "#8b929c"
 # Colours that matplotlib cannot know; they become the page's own.
 INK, GRID = "#010203", "#010204"
 
+STYLE = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
 WIDTH = 5.4  # inches: at a phone's width letters stay legible
 LABELLED = 1.6
 """Perplexities above this many times the float one are named, not drawn: they would flatten all
 others."""
 
 
+def _styled(draw: Callable[P, str | None]) -> Callable[P, str | None]:
+    """Run ``draw`` with the style of these figures, and leave that of others as it is."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> str | None:
+        import matplotlib
+
+        with matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_styled
 def roofline(report: Report) -> str | None:
     """MACs a cycle over MACs per byte of bus traffic, and what each machine could attain."""
     records = [r for r in report["throughput"] if r["latency"] == 60] or report["throughput"]
@@ -74,6 +101,7 @@ def roofline(report: Report) -> str | None:
     return _svg(figure, "roofline", "Roofline with the measured points of decode and prefill")
 
 
+@_styled
 def lane_bars(report: Report) -> str | None:
     """Area of the best lane of each format over that of the best INT8 lane."""
     found = {k: b for k, b in best_lanes(report["lanes"]).items() if area(b.get("int8", _NONE))}
@@ -112,6 +140,7 @@ def lane_bars(report: Report) -> str | None:
 _NONE = {"target": "ecp5", "lut_equiv": None}
 
 
+@_styled
 def area_against_perplexity(report: Report, target: str, model: str) -> str | None:
     """Perplexity of a model over the area of the smallest lane of each format on a target."""
     values = [e for e in report["perplexity"] if e["model"] == model]
@@ -169,6 +198,7 @@ def off_chart(report: Report, model: str) -> list[str]:
     ]
 
 
+@_styled
 def components(report: Report) -> str | None:
     """Area of whole accelerators by component, one stacked bar for each config and target."""
     bars: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
@@ -218,12 +248,8 @@ def components(report: Report) -> str | None:
 
 
 def _figure(height: float) -> tuple[Any, Any]:
-    import matplotlib
     from matplotlib.figure import Figure
 
-    style = {"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": INK, "text.color": INK}
-    style |= dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    matplotlib.rcParams.update(style)
     made = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = made.subplots()
     axes.spines[["top", "right"]].set_visible(False)
