@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from golden.forms import SHARED, SHIFTED, Forms
 from golden.rf8 import SIGNIFICANDS, SPANS
 
 INSTRUCTION_BYTES = 32
@@ -133,15 +134,20 @@ class AccelConfig:
         return max(INSTRUCTION_BYTES, self.bus_bytes)
 
     @property
+    def forms(self) -> Forms:
+        """How lanes make products."""
+        return SHARED if self.span <= 1 << self.align else SHIFTED
+
+    @property
     def bins(self) -> int:
         """Accumulators ("bins") of one lane."""
-        return -(-self.span // (1 << self.align))
+        return -(-(self.span + self.forms.spread) // (1 << self.align))
 
     @property
     def bin_bits(self) -> int:
         """Width of a bin: it holds ``max_k`` terms of one bin at their largest, no more."""
-        top = min(1 << self.align, self.span) - 1
-        return signed_bits(self.max_k * (MAX_SIGNIFICAND << top) << (self.act_bits - 1))
+        largest = self.forms.largest_in_bin(self.span, self.align)
+        return signed_bits(self.max_k * largest << (self.act_bits - 1))
 
     @property
     def acc_bits(self) -> int:
@@ -185,7 +191,7 @@ CONFIGS: dict[str, AccelConfig] = {
             rows=16,
             cols=4,
             bus_bytes=16,
-            align=0,
+            align=1,
             span=8,
             max_k=4096,
             scratch_words=1024,

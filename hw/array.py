@@ -3,41 +3,55 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Array as Choice
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.config import AccelConfig
-
 from .combine import Combiner
-from .decode import Decoder, RowControl
-from .lane import Lane
+from .decode import TwoTerm
+from .drain import Drain
+from .lane import Lane, bank_bits
 
 
 class Row(wiring.Component):
-    """What the lanes of one row share: the decoded weight, and which bins a tile has written.
+    """What the lanes of one row share: the decoded weight, and where its term goes.
 
-    `weight` is the decoded code one cycle after `code`, `late` the same a cycle later. `fresh`
-    says that the bin of `late` is void; `live` that bin `read_bin` of the tile last captured is
-    not.
+    Ports
+    -----
+    code, valid: a weight of this cycle
+    weight: the decoded code one cycle later; ``late`` the same a cycle later still, ``write``
+        whether it is a term to accumulate
+    valid1, first1: there is a weight; it is its tile's first (never without `valid1`)
+    bank, read_at, write_at: the bank that accumulates, at the stage of ``weight``; words of the
+        lanes' memories at that of ``late``
+    steal, bin: in the next cycle, `read_at` is ``bin`` of the other bank
+    capture: the tile is complete
+    live_bin, live: bin of the tile captured last, and whether the tile has written it
+    invalid: the code is invalid
     """
 
     latency = 1
 
-    def __init__(self, config: AccelConfig):
-        self.config = config
+    def __init__(self, kind):
+        self.kind = kind
+        config = kind.config
+        address, bins = bank_bits(config) + 1, range(max(2, config.bins))
         super().__init__(
             {
                 "code": In(8),
                 "valid": In(1),
-                "late_valid": In(1),
-                "first": In(1),
+                "valid1": In(1),
+                "first1": In(1),
+                "bank": In(1),
+                "steal": In(1),
+                "bin": In(bins),
                 "capture": In(1),
-                "read_bin": In(range(max(2, config.bins))),
-                "weight": Out(RowControl),
-                "late": Out(RowControl),
-                "fresh": Out(1),
+                "live_bin": In(bins),
+                "weight": Out(kind.control),
+                "late": Out(kind.control),
+                "write": Out(1),
+                "read_at": Out(address),
+                "write_at": Out(address),
                 "live": Out(1),
                 "invalid": Out(1),
             }
@@ -45,38 +59,55 @@ class Row(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.decoder = decoder = Decoder(self.config)
+        bins = self.kind.config.bins
+        m.submodules.decoder = decoder = self.kind.decoder()
         m.d.comb += [decoder.code.eq(self.code), self.invalid.eq(self.valid & decoder.invalid)]
         with m.If(self.valid):
             m.d.sync += self.weight.eq(decoder.control)
-        m.d.sync += self.late.eq(self.weight)
-        if self.config.bins == 1:
-            m.d.comb += [self.fresh.eq(self.first), self.live.eq(1)]
+        term = Signal()
+        m.d.comb += term.eq(self.valid1 & self.weight.nonzero)
+        m.d.sync += [self.late.eq(self.weight), self.write.eq(term)]
+        if bins == 1:
+            m.d.comb += self.live.eq(1)
             return m
 
-        written, held = Signal(self.config.bins), Signal(self.config.bins)
-        before = Mux(self.first, 0, written)
-        here = Const(1, self.config.bins) << self.late.bin
-        m.d.comb += [
-            self.fresh.eq(~(before & here).any()),
-            self.live.eq(held.bit_select(self.read_bin, 1)),
-        ]
-        with m.If(self.late_valid):
-            m.d.sync += written.eq(before | Mux(self.late.nonzero, here, 0))
+        # Bins that the tile has written before this term; `first1` comes with `valid1` only.
+        words = bank_bits(self.kind.config)
+        written, held, place = Signal(bins), Signal(bins), self.weight.bin[:words]
+        before = Mux(self.first1, 0, written)
+        m.d.sync += written.eq(before | Mux(term, Const(1, bins) << place, 0))
         with m.If(self.capture):
             m.d.sync += held.eq(written)
+        m.d.comb += self.live.eq(held.bit_select(self.live_bin, 1))
+
+        zero = Const((1 << words) - 1, words)
+        here = Mux(before.bit_select(place, 1), place, zero)
+        m.d.sync += [
+            self.write_at.eq(Cat(place, self.bank)),
+            self.read_at.eq(
+                Mux(
+                    self.steal,
+                    Cat(self.bin | Const(0, words), ~self.bank),
+                    Cat(here, self.bank),
+                )
+            ),
+        ]
         return m
 
 
 class Array(wiring.Component):
     """Takes one weight slice and one activation per column each cycle; gives a tile's dot products.
 
+    Parameters: ``config`` (`golden.config.AccelConfig`), or ``kind``, for other weights than RF8.
+
     Ports
     -----
-    valid, first, last: a slice is there; it is the first or the last of its tile
-    weights: ``rows`` RF8 codes
+    valid, first, last: a slice is there; it is the first or the last of its tile. Between the last
+        of a tile and the first of the next lies a cycle without one at least: there is a header
+    weights: ``rows`` weights of a byte each
     x: ``cols`` activations
     active: columns that take part; constant while a tile is under way
+    hold: no slice in this cycle, please: lanes with bins are read in the gap
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
         it to fall: that is what the double buffer cannot hide.
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
@@ -84,13 +115,17 @@ class Array(wiring.Component):
     invalid: a code of the slice was invalid (one cycle pulse, with `valid`)
     result_valid, result_row, result: the dot products of one row, for each column
 
-    Latency: the results of row r come ``latency + r * bins`` cycles after the last slice.
+    Latency: the results of row r come ``latency + r`` cycles after the last slice.
     """
 
-    def __init__(self, config: AccelConfig):
-        self.config = config
-        # decode, product, accumulate, capture; then the bins of row 0 and the combiner
-        self.latency = Row.latency + Lane.latency + 1 + config.bins - 1 + Combiner.latency
+    def __init__(self, config=None, *, kind=None):
+        self.kind = kind or TwoTerm(config)
+        self.config = config = self.kind.config
+        # decode, product, accumulate, capture; then the bins and the combiner
+        self.latency = Row.latency + Lane.latency + 1 + Combiner.latency
+        if config.bins > 1:
+            # The highest bin is read three cycles later, the others follow rows cycles apart.
+            self.latency += 3 + (config.bins - 1) * config.rows
         super().__init__(
             {
                 "valid": In(1),
@@ -99,6 +134,7 @@ class Array(wiring.Component):
                 "weights": In(8).array(config.rows),
                 "x": In(signed(config.act_bits)).array(config.cols),
                 "active": In(config.cols),
+                "hold": Out(1),
                 "busy": Out(1),
                 "idle": Out(1),
                 "invalid": Out(1),
@@ -114,85 +150,84 @@ class Array(wiring.Component):
 
         # The slice's way: decode (1), product (2), accumulate (3), capture (4).
         valid = [self.valid] + [Signal(name=f"valid{n}") for n in (1, 2)]
-        first = [self.first] + [Signal(name=f"first{n}") for n in (1, 2)]
+        first1 = Signal()
         last = [self.last] + [Signal(name=f"last{n}") for n in (1, 2)]
         capture, bank = Signal(), Signal()
+        m.d.sync += first1.eq(self.first)
         for n in (1, 2):
             m.d.sync += [
                 valid[n].eq(valid[n - 1]),
-                first[n].eq(first[n - 1]),
                 last[n].eq(last[n - 1]),
             ]
-        m.d.sync += [capture.eq(valid[2] & last[2]), bank.eq(bank ^ (valid[2] & last[2]))]
-        xs = [
-            Signal(signed(self.config.act_bits + 5), name=f"x{c}", reset_less=True)
-            for c in range(cols)
-        ]
+        m.d.sync += [capture.eq(valid[2] & last[2]), bank.eq(bank ^ (valid[1] & last[1]))]
+        columns = []
         for c in range(cols):
+            multiples = self.kind.column(self.x[c])
+            columns.append(
+                [
+                    Signal(signed(width), name=f"x{c}_{n}", reset_less=True)
+                    for n, width in enumerate(self.kind.widths)
+                ]
+            )
             with m.If(self.valid & self.active[c]):
-                m.d.sync += xs[c].eq(self.x[c])
+                m.d.sync += [
+                    kept.eq(value) for kept, value in zip(columns[c], multiples, strict=True)
+                ]
 
-        # The results' way: one bin of one row each cycle, the highest first.
-        draining, row = Signal(), Signal(range(rows))
-        read_bin = Signal(range(max(2, bins)), init=bins - 1)
-        with m.If(capture):
-            m.d.sync += draining.eq(1)
-        with m.If(draining):
-            with m.If(read_bin == 0):
-                m.d.sync += [read_bin.eq(bins - 1), row.eq(row + 1)]
-                with m.If(row == rows - 1):
-                    m.d.sync += draining.eq(0)
-            with m.Else():
-                m.d.sync += read_bin.eq(read_bin - 1)
+        m.submodules.drain = drain = Drain(self.config)
+        m.d.comb += [drain.capture.eq(capture), self.hold.eq(drain.hold)]
         with m.If(self.valid & self.last):
             m.d.sync += self.busy.eq(1)
-        with m.Elif(draining & (row == rows - 1) & (read_bin == 0)):
+        with m.Elif(drain.last):
             m.d.sync += self.busy.eq(0)
 
         row_parts = []
         for r in range(rows):
-            m.submodules[f"row{r}"] = part = Row(self.config)
+            m.submodules[f"row{r}"] = part = Row(self.kind)
             row_parts.append(part)
             m.d.comb += [
                 part.code.eq(self.weights[r]),
                 part.valid.eq(self.valid),
-                part.late_valid.eq(valid[2]),
-                part.first.eq(first[2]),
+                part.valid1.eq(valid[1]),
+                part.first1.eq(valid[1] & first1),
+                part.bank.eq(bank),
+                part.steal.eq(drain.steal),
+                part.bin.eq(drain.read_bin),
                 part.capture.eq(capture),
-                part.read_bin.eq(read_bin),
+                part.live_bin.eq(drain.next_bin),
             ]
         m.d.comb += self.invalid.eq(reduce(or_, (part.invalid for part in row_parts)))
-        live = Choice(part.live for part in row_parts)
+        # A register: with logic before them, synthesis does not find the combiners' small form.
+        pick = Signal(rows)
+        m.d.sync += pick.eq(drain.next_pick & Cat(part.live for part in row_parts))
 
         for c in range(cols):
             m.submodules[f"combiner{c}"] = combiner = Combiner(self.config)
             m.d.comb += [
-                combiner.row.eq(row),
-                combiner.live.eq(live[row]),
-                combiner.top.eq(read_bin == bins - 1),
-                combiner.enable.eq(draining & self.active[c]),
+                combiner.row.eq(drain.row),
+                combiner.pick.eq(pick),
+                combiner.top.eq(drain.bin == bins - 1),
+                combiner.enable.eq(drain.out & self.active[c]),
                 self.result[c].eq(combiner.sum),
             ]
             for r in range(rows):
-                m.submodules[f"lane{r}_{c}"] = lane = Lane(self.config)
+                m.submodules[f"lane{r}_{c}"] = lane = Lane(self.kind)
                 m.d.comb += [
                     lane.weight.eq(row_parts[r].weight),
                     lane.valid.eq(valid[1]),
                     lane.late.eq(row_parts[r].late),
-                    lane.late_valid.eq(valid[2]),
-                    lane.first.eq(first[2]),
-                    lane.fresh.eq(row_parts[r].fresh),
+                    lane.write.eq(row_parts[r].write),
+                    lane.read_at.eq(row_parts[r].read_at),
+                    lane.write_at.eq(row_parts[r].write_at),
+                    lane.take.eq(drain.take),
                     lane.enable.eq(self.active[c]),
-                    lane.x.eq(xs[c]),
-                    lane.bank.eq(bank),
-                    lane.capture.eq(capture),
-                    lane.read_bin.eq(read_bin),
-                    combiner.bins[r].eq(lane.bin),
+                    combiner.bins[r].eq(lane.held),
                 ]
+                m.d.comb += [getattr(lane, f"x{n}").eq(x) for n, x in enumerate(columns[c])]
 
         done = [Signal(name=f"done{n}") for n in range(Combiner.latency)]
         done_row = [Signal(range(rows), name=f"done_row{n}") for n in range(Combiner.latency)]
-        m.d.sync += [done[0].eq(draining & (read_bin == 0)), done_row[0].eq(row)]
+        m.d.sync += [done[0].eq(drain.out & (drain.bin == 0)), done_row[0].eq(drain.row)]
         for n in range(1, Combiner.latency):
             m.d.sync += [done[n].eq(done[n - 1]), done_row[n].eq(done_row[n - 1])]
         m.d.comb += [

@@ -1,39 +1,42 @@
 """The bin combiner of one column: makes whole dot products of the lanes' bins."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, signed
-from amaranth.lib import wiring
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.config import AccelConfig
+from .adders import add_subtract
 
 
 class Combiner(wiring.Component):
-    """Horner's rule over the bins of one row after the other, shared by the lanes of a column.
+    """Horner's rule over the bins of each row, shared by the lanes of a column.
 
-    Each cycle takes one bin of one row, the highest first: ``sum = (sum << 2**align) + bin``. After
-    a row's lowest bin, ``sum`` holds its dot product.
+    Each cycle takes one bin of one row: all rows' highest bins first, then the next lower ones:
+    ``sum[row] = (sum[row] << 2**align) + bin``.
 
     Ports
     -----
-    bins: the bin that each lane of the column shows in this cycle
+    bins: the bin that each lane of the column shows
     row: the row to take
-    live: its bin has content; a bin not written in the tile counts as zero
+    pick: the same as one bit; none where its bin has no content and counts as zero
     top: it is the row's highest bin
     enable: take a bin in this cycle
-    sum: signed ``acc_bits``
+    sum: signed ``acc_bits``, of the row taken; its dot product after its lowest bin
 
-    Latency: 2 cycles from the lowest bin to ``sum`` (select, add).
+    Latency: 2 cycles (select, add).
     """
 
     latency = 2
 
-    def __init__(self, config: AccelConfig):
+    def __init__(self, config):
         self.config = config
         super().__init__(
             {
                 "bins": In(signed(config.bin_bits)).array(config.rows),
                 "row": In(range(config.rows)),
-                "live": In(1),
+                "pick": In(config.rows),
                 "top": In(1),
                 "enable": In(1),
                 "sum": Out(signed(config.acc_bits)),
@@ -42,13 +45,37 @@ class Combiner(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bins = Array(self.bins)
-        picked = Signal(signed(self.config.bin_bits))
-        top, enable = Signal(), Signal()
+        config = self.config
+        picked = Signal(signed(config.bin_bits), reset_less=True)
+        enable, row = Signal(), Signal.like(self.row)
+        # Masked and joined: smaller than a tree of choices, as a table of four inputs takes two.
+        choices = [
+            bins & pick.replicate(config.bin_bits)
+            for bins, pick in zip(self.bins, self.pick, strict=True)
+        ]
         m.d.sync += enable.eq(self.enable)
         with m.If(self.enable):
-            m.d.sync += [picked.eq(Mux(self.live, bins[self.row], 0)), top.eq(self.top)]
+            m.d.sync += [picked.eq(reduce(or_, choices)), row.eq(self.row)]
+        if config.bins == 1:
+            with m.If(enable):
+                m.d.sync += self.sum.eq(picked)
+            return m
+
+        top = Signal()
+        m.d.sync += top.eq(self.top)
+        m.submodules.sums = sums = memory.Memory(
+            shape=signed(config.acc_bits), depth=config.rows, init=[]
+        )
+        read, write = sums.read_port(domain="comb"), sums.write_port()
+        above, wide = Signal(signed(config.acc_bits)), Signal(signed(config.acc_bits))
+        m.d.comb += [above.eq(read.data << (1 << config.align)), wide.eq(picked)]
+        new = add_subtract(m, platform, wide, above, subtract=0, carry=0, keep=~top)
+        m.d.comb += [
+            read.addr.eq(row),
+            write.addr.eq(row),
+            write.en.eq(enable),
+            write.data.eq(new),
+        ]
         with m.If(enable):
-            above = Mux(top, 0, self.sum << (1 << self.config.align))
-            m.d.sync += self.sum.eq(above + picked)
+            m.d.sync += self.sum.eq(new)
         return m

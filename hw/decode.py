@@ -1,41 +1,59 @@
-"""RF8 code to the control signals of a lane."""
+"""How lanes multiply by weights of two terms: significand forms, decoders and the product."""
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.config import AccelConfig
-from golden.rf8 import SIGNIFICANDS
+from golden.forms import Forms
 
-
-def two_terms(significand: int) -> tuple[int, int | None, bool]:
-    """A significand as ``(1 << base) + or - (1 << term)``: (base, term or None, subtract)."""
-    base = 4 if significand <= 24 else 5
-    rest = significand - (1 << base)
-    return base, (abs(rest).bit_length() - 1 if rest else None), rest < 0
-
-
-def _by_mantissa(mantissa, bits):
-    """One bit for each mantissa code: a table that is a single look-up in any target."""
-    table = sum(int(bit) << code for code, bit in enumerate(bits))
-    return Const(table, 8).bit_select(mantissa, 1)
+from .adders import add_choice, add_subtract
 
 
 class RowControl(data.Struct):
     """What all lanes of a row need to know of one weight.
 
-    The product is ``((x << 4 or 5) +- (x << term)) << exponent``, negated if `negative`; `shift`
-    and `bin` are the low and high part of the exponent (see `golden.config.AccelConfig.align`).
+    The product is ``(base +- term) * 2**(shift + bin * 2**align)``, where `base` chooses one of two
+    multiples of the activation and `term` one of two others; without `second` there is no term. It
+    is negated if `negative`. `carry` is what the accumulator adds for the negations.
     """
 
     nonzero: 1
     negative: 1
-    base5: 1
+    carry: 1
+    base: 1
+    term: 1
     second: 1
     subtract: 1
-    term: 2
-    shift: 4
-    bin: 4
+    shift: 5
+    bin: 5
+
+
+def by_code(code, bits):
+    """One bit for each value of ``code``: a table that is a single look-up."""
+    table = sum(int(bit) << index for index, bit in enumerate(bits))
+    return Const(table, 1 << len(code)).bit_select(code, 1)
+
+
+def control_of(m, control, forms: Forms, align: int, *, significand, exponent, negative, nonzero):
+    """Drive ``control`` for a weight of the given significand code and exponent (unsigned)."""
+    codes = forms.codes
+    shift = Signal(range(forms.spread + 1))
+    for bit in range(len(shift)):
+        m.d.comb += shift[bit].eq(by_code(significand, [code.shift >> bit & 1 for code in codes]))
+    place = Signal(len(exponent) + 1)
+    m.d.comb += [
+        place.eq(exponent + shift),
+        control.nonzero.eq(nonzero),
+        control.negative.eq(negative),
+        control.base.eq(by_code(significand, [code.base for code in codes])),
+        control.term.eq(by_code(significand, [(code.term or 0) for code in codes])),
+        control.second.eq(by_code(significand, [code.term is not None for code in codes])),
+        control.subtract.eq(by_code(significand, [code.subtract for code in codes])),
+        control.carry.eq(control.negative ^ control.subtract),
+        control.shift.eq(place & ((1 << align) - 1)),
+        control.bin.eq(place >> align),
+    ]
 
 
 class Decoder(wiring.Component):
@@ -55,50 +73,92 @@ class Decoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        code, c = self.code, self.control
+        config, code = self.config, self.code
         mantissa, field = code[0:3], code[3:7]
-        lowest = 16 - self.config.span
-
-        exponent = Signal(4)
+        lowest = 16 - config.span
+        exponent, nonzero = Signal(range(config.span)), Signal()
         # Encoders for this span flush what lies below it, so such a code is a broken one.
-        below = (field < lowest) & (code != 0) if lowest else 0
+        there = field >= lowest if lowest else code[0:7].any()
         m.d.comb += [
             exponent.eq(field - lowest),
-            self.invalid.eq((mantissa == 7) | (code == 0x80) | below),
-            c.nonzero.eq((code != 0) & ~self.invalid),
-            c.negative.eq(code[7]),
-            c.shift.eq(exponent & ((1 << self.config.align) - 1)),
-            c.bin.eq(exponent >> self.config.align),
+            nonzero.eq(there & (mantissa != 7)),
+            self.invalid.eq((code != 0) & ~nonzero),
         ]
-        terms = [two_terms(significand) for significand in SIGNIFICANDS]
-        m.d.comb += [
-            c.base5.eq(_by_mantissa(mantissa, [base == 5 for base, _, _ in terms])),
-            c.second.eq(_by_mantissa(mantissa, [term is not None for _, term, _ in terms])),
-            c.term[0].eq(_by_mantissa(mantissa, [(term or 0) & 1 for _, term, _ in terms])),
-            c.term[1].eq(_by_mantissa(mantissa, [(term or 0) >> 1 for _, term, _ in terms])),
-            c.subtract.eq(_by_mantissa(mantissa, [subtract for _, _, subtract in terms])),
-        ]
+        control_of(
+            m,
+            self.control,
+            config.forms,
+            config.align,
+            significand=mantissa,
+            exponent=exponent,
+            negative=code[7],
+            nonzero=nonzero,
+        )
         return m
 
 
-def add_or_subtract(a, b, subtract):
-    """``a - b`` where ``subtract`` is set, else ``a + b``, modulo 2**len(a) and with one adder.
+def multiple_of(x, factor: int):
+    """``x * factor`` as shifts and adds."""
+    parts, position = [(1, Const(0, 1))] if factor == 0 else [], 0
+    while factor:
+        # Digits of -1, 0 and 1, of which no two neighbours are set: the fewest terms.
+        digit = 2 - (factor & 3) if factor & 1 else 0
+        if digit:
+            parts.append((digit, x << position))
+        factor = (factor - digit) >> 1
+        position += 1
+    total = parts.pop()[1]  # the highest digit is positive
+    for digit, part in reversed(parts):
+        total = total + part if digit > 0 else total - part
+    return total
 
-    ``b`` is signed, or has the width of ``a``. Every operand is used once: synthesis then needs
-    one carry chain, and a simulator evaluates nothing for a lane that stands still.
+
+class TwoTerm:
+    """What `Array` is made of for a format of two-term significands; RF8 by default.
+
+    ``rows``, ``cols``, ``act_bits``: of the array. ``bins``, ``bin_bits``, ``acc_bits``, ``align``:
+    see `golden.config.AccelConfig`, which is such a thing itself but for the methods below.
     """
-    mask = subtract.replicate(len(b))
-    inverted = b ^ (mask.as_signed() if b.shape().signed else mask)
-    return (a + inverted + subtract)[: len(a)].as_signed()
 
+    control = RowControl
 
-def significand_product(x, control):
-    """The significand of a weight times the activation ``x``: one add or subtract.
+    def __init__(self, config):
+        self.config, self.forms = config, config.forms
+        # Multiples of x in a column, and their width.
+        self.multiples = (*self.forms.base, *self.forms.term)
+        self.widths = [config.act_bits + (factor - 1).bit_length() for factor in self.multiples]
+        self.product_bits = (self.forms.largest << (config.act_bits - 1)).bit_length() + 1
 
-    ``x`` is sign-extended by five bits, so that the product has its width and is exact.
-    """
-    width = len(x)
+    def decoder(self):
+        return Decoder(self.config)
 
-    base = ((x << 4) << control.base5)[:width]
-    term = (x << control.term)[:width]
-    return add_or_subtract(base, Mux(control.second, term, 0), control.subtract)
+    def column(self, x):
+        """The multiples of an activation that a column keeps."""
+        return [multiple_of(x, factor) for factor in self.multiples]
+
+    def product(self, m, platform, column, weight):
+        """Stage 1: the sum of base and term for the weight, less ``weight.subtract``."""
+        bases, terms = column[:2], column[2:]
+        if all(form.term is None for form in self.forms.codes):
+            return bases[0]
+        term = Signal(signed(self.product_bits))
+        chosen = Signal(signed(self.product_bits))
+        m.d.comb += chosen.eq(Mux(weight.term, terms[1], terms[0]))
+        if self.forms.bare:
+            chosen = chosen & weight.second.replicate(self.product_bits).as_signed()
+        # The one that negation adds, too, is left to the accumulator: then the bits below the
+        # bases' lowest one need no adder.
+        m.d.comb += term.eq(chosen ^ weight.subtract.replicate(self.product_bits).as_signed())
+        low = min((factor & -factor).bit_length() - 1 for factor in self.forms.base)
+        high = add_choice(m, platform, bases[0] >> low, bases[1] >> low, weight.base, (term >> low))
+        return Cat(term[:low], high).as_signed()
+
+    def accumulate(self, m, platform, total, product, late):
+        """Stage 2: ``total`` plus the weight's product, at its place within the bin."""
+        # product << shift, filled with the one that is missing, as an arithmetic shift to the right
+        # from the far end: that keeps the sign without spelling it out bit by bit, which simulators
+        # are slow at.
+        bits = self.config.align
+        fill = late.subtract.replicate((1 << bits) - 1)
+        aligned = Cat(fill, product).as_signed() >> ~late.shift[:bits] if bits else product
+        return add_subtract(m, platform, total, aligned, subtract=late.negative, carry=late.carry)

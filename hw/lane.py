@@ -1,94 +1,93 @@
 """One lane: multiplies activations by decoded weights and accumulates, exactly."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.config import AccelConfig
-
-from .decode import RowControl, add_or_subtract, significand_product
-
 
 class Lane(wiring.Component):
-    """Significand product (cycle 1), then alignment and accumulation (cycle 2).
+    """Product (cycle 1), then alignment and accumulation (cycle 2).
 
-    A lane has `AccelConfig.bins` accumulators. With one of them (align 4) it is a register, and
-    ``capture`` copies it aside, so that the next tile can start at once. With more of them they
-    lie in two banks of a small memory: ``bank`` accumulates while the other is read.
+    With one bin the accumulator is a register, cleared when its content is taken; a cycle without a
+    term must follow the last one of a tile. With more bins they lie in a small memory of one read
+    port, in two banks: one accumulates, and in cycles without a term the other can be read. Each
+    bank has a word that is never written and holds zero: a bin's first term of a tile is added to
+    that one, so that bins need not be cleared.
+
+    Parameters: ``kind`` says what weights are (`hw.decode.TwoTerm` is one).
 
     Ports
     -----
-    weight: weight of this cycle's ``x``
+    weight: weight of this cycle's activation, with ``valid``
     late: ``weight`` one cycle later, from the row (kept there once for all columns)
-    fresh: the bin of ``late`` has not been written in this tile, so its content is void
+    write: ... and it is a term to accumulate
+    read_at, write_at: words of the memory (with more bins)
+    take: show the accumulator, or the bin at ``read_at``, on ``held`` from the next cycle on
     enable: this column takes part
-    x: activation, sign-extended to ``act_bits + 5`` (once for all lanes of a column)
-    bank, capture: see above
-    read_bin: bin of the other bank to show on ``bin`` (combinational)
+    x: multiples of the activation (once for all lanes of a column)
 
     Latency: the term of cycle n is in its bin after cycle n + `latency`.
     """
 
     latency = 2
 
-    def __init__(self, config: AccelConfig):
-        self.config = config
+    def __init__(self, kind):
+        self.kind = kind
+        config = kind.config
         super().__init__(
             {
-                "weight": In(RowControl),
+                "weight": In(kind.control),
                 "valid": In(1),
-                "late": In(RowControl),
-                "late_valid": In(1),
-                "first": In(1),
-                "fresh": In(1),
+                "late": In(kind.control),
+                "write": In(1),
+                "read_at": In(bank_bits(config) + 1),
+                "write_at": In(bank_bits(config) + 1),
+                "take": In(1),
                 "enable": In(1),
-                "x": In(signed(config.act_bits + 5)),
-                "bank": In(1),
-                "capture": In(1),
-                "read_bin": In(range(max(2, config.bins))),
-                "bin": Out(signed(config.bin_bits)),
+                **{f"x{n}": In(signed(width)) for n, width in enumerate(kind.widths)},
+                "held": Out(signed(config.bin_bits)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        width = self.config.bin_bits
+        kind = self.kind
+        width = kind.config.bin_bits
+        column = [getattr(self, f"x{n}") for n in range(len(kind.widths))]
         # Data registers need no reset: nothing reads them before a valid term has passed.
-        product = Signal(signed(self.config.act_bits + 5), reset_less=True)
+        product = Signal(signed(kind.product_bits), reset_less=True)
+        new_product = kind.product(m, platform, column, self.weight)
         with m.If(self.enable & self.valid):
-            m.d.sync += product.eq(significand_product(self.x, self.weight))
+            m.d.sync += product.eq(new_product)
 
-        late = self.late
-        # product << shift, as an arithmetic shift to the right from the far end: that keeps the
-        # sign without spelling it out bit by bit, which simulators are slow at.
-        bits = self.config.align
-        far = Cat(Const(0, (1 << bits) - 1), product).as_signed()
-        aligned = far >> ~late.shift[:bits] if bits else product
-        if self.config.bins == 1:
-            total = Signal(signed(width), reset_less=True)
-            held = Signal(signed(width), reset_less=True)
-            base = Mux(self.first, 0, total)
-            with m.If(self.enable & self.late_valid & (self.first | late.nonzero)):
-                term = Mux(late.nonzero, aligned, Const(0, signed(len(aligned))))
-                m.d.sync += total.eq(add_or_subtract(base, term, late.negative))
-            with m.If(self.enable & self.capture):
-                m.d.sync += held.eq(total)
-            m.d.comb += self.bin.eq(held)
-            return m
-
-        depth = 1 << (self.config.bins - 1).bit_length()
-        m.submodules.bins = bins = memory.Memory(shape=signed(width), depth=2 * depth, init=[])
-        write = bins.write_port()
-        current = bins.read_port(domain="comb")
-        other = bins.read_port(domain="comb")
-        base = Mux(self.fresh, 0, current.data)
-        bin_bits = (depth - 1).bit_length()
-        m.d.comb += [
-            current.addr.eq(late.bin[:bin_bits] | (self.bank << bin_bits)),
-            write.addr.eq(current.addr),
-            write.en.eq(self.enable & self.late_valid & late.nonzero),
-            write.data.eq(add_or_subtract(base, aligned, late.negative)),
-            other.addr.eq(self.read_bin | (~self.bank << bin_bits)),
-            self.bin.eq(other.data),
-        ]
+        write = Signal()
+        m.d.comb += write.eq(self.enable & self.write)
+        if kind.config.bins == 1:
+            total = Signal(signed(width))
+            content = total
+            new = kind.accumulate(m, platform, total, product, self.late)
+            with m.If(self.take):
+                m.d.sync += total.eq(0)
+            with m.Elif(write):
+                m.d.sync += total.eq(new)
+        else:
+            depth = 2 << bank_bits(kind.config)
+            m.submodules.bins = bins = memory.Memory(shape=signed(width), depth=depth, init=[])
+            read, port = bins.read_port(domain="comb"), bins.write_port()
+            content = read.data
+            m.d.comb += [
+                read.addr.eq(self.read_at),
+                port.addr.eq(self.write_at),
+                port.en.eq(write),
+                port.data.eq(kind.accumulate(m, platform, content, product, self.late)),
+            ]
+        held = Signal.like(self.held, reset_less=True)
+        m.d.comb += self.held.eq(held)
+        with m.If(self.take):
+            m.d.sync += held.eq(content)
         return m
+
+
+def bank_bits(config) -> int:
+    """Address bits of one bank: its bins, and a word that stays zero."""
+    return config.bins.bit_length() if config.bins > 1 else 0

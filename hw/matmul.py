@@ -21,7 +21,7 @@ class MatmulControl(wiring.Component):
     start, k, count, src, bias: operands, taken when ``start`` is high; `done` for one cycle
     weights_valid, weights_failed, weights_ready, weights_end: the weight stream
     x_enable, x_address, x_word: the scratchpad, latency 1
-    array_valid, array_first, array_last, array_busy, x: the array
+    array_valid, array_first, array_last, array_busy, array_hold, x: the array
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
@@ -50,6 +50,7 @@ class MatmulControl(wiring.Component):
                 "array_first": Out(1),
                 "array_last": Out(1),
                 "array_busy": In(1),
+                "array_hold": In(1),
                 "x": Out(signed(act)).array(config.cols),
                 "header": Out(1),
                 "plane": Out(range(BIAS_PLANES)),
@@ -134,13 +135,14 @@ class MatmulControl(wiring.Component):
             with m.State("RUN"):
                 m.d.comb += self.x_enable.eq(1)
                 m.d.sync += ahead.eq(1)
-                blocked = Signal()
+                blocked, drain = Signal(), Signal()
                 m.d.comb += [
-                    blocked.eq(~in_header & ((last & self.array_busy) | (turn & ~ahead))),
+                    drain.eq(~in_header & ((last & self.array_busy) | self.array_hold)),
+                    blocked.eq(drain | (~in_header & turn & ~ahead)),
                     taken.eq(self.weights_valid & ~blocked),
                     self.weights_ready.eq(~blocked),
                     self.stall_weights.eq(~self.weights_valid & ~blocked),
-                    self.stall_drain.eq(~in_header & last & self.array_busy),
+                    self.stall_drain.eq(drain),
                 ]
                 with m.If(taken & in_header):
                     m.d.sync += self.plane.eq(self.plane + 1)

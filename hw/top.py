@@ -158,6 +158,7 @@ class Accelerator(wiring.Component):
             array.first.eq(matmul.array_first),
             array.last.eq(matmul.array_last),
             matmul.array_busy.eq(array.busy),
+            matmul.array_hold.eq(array.hold),
             matmul.results_idle.eq(array.idle & writeback.idle),
             writeback.header.eq(matmul.header),
             writeback.plane.eq(matmul.plane),

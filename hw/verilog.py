@@ -1,16 +1,21 @@
 """Amaranth components to Verilog-2005."""
 
+import re
+from functools import partial
+
 from amaranth._toolchain.yosys import find_yosys
 from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
+
+from .adders import VERILOG, VERILOG_PLATFORM
 
 # Enables and resets become `if` in clocked blocks: smaller text, and simulators skip idle logic.
 SCRIPT = """
 read_rtlil <<rtlil
 {rtlil}
 rtlil
-hierarchy -check -top {top}
+hierarchy -top {top}
 proc
 memory_collect
 opt_expr
@@ -31,13 +36,13 @@ HEADER = """\
 
 def convert(component, *, name: str) -> str:
     """The Verilog text of ``component`` and everything below it, its top module ``name``."""
-    text = rtlil.convert(component, name=name, emit_src=False)
+    text = rtlil.convert(component, name=name, emit_src=False, platform=VERILOG_PLATFORM)
     yosys = find_yosys(lambda version: version >= (0, 40))
     verilog = yosys.run(["-q", "-"], SCRIPT.format(rtlil=text, top=name))
     # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
     # Verilog takes a call of a function \$procmux$1 for one of a system function.
     verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
-    return HEADER + verilog
+    return HEADER + verilog + (VERILOG if "rf8_add" in verilog else "")
 
 
 def ports(component) -> list[tuple[str, str, int]]:
@@ -47,3 +52,36 @@ def ports(component) -> list[tuple[str, str, int]]:
         direction = "output" if member.flow is Out else "input"
         found.append((name, direction, Shape.cast(member.shape).width))
     return found
+
+
+def merge_modules(text: str) -> str:
+    """``text`` with modules of equal content made one, so that a tool works on each once."""
+    parts = re.split(r"^(module (\\\S+|\w+) ?\(.*?^endmodule\n)", text, flags=re.M | re.DOTALL)
+    # parts: text between modules, then a module and its name, and so on.
+    bodies, names = [_numbered(body) for body in parts[1::3]], parts[2::3]
+    while True:
+        first: dict[str, str] = {}
+        same = {}
+        for body, name in zip(bodies, names, strict=True):
+            known = first.setdefault(body.replace(name, "", 1), name)
+            if name != known:
+                same[name] = known
+        if not same:
+            break
+        left = [(body, name) for body, name in zip(bodies, names, strict=True) if name not in same]
+        names = [name for _, name in left]
+        instance = re.compile(r"^  (\\\S+|\w+)(?= )", flags=re.M)
+        kept = partial(_instance, same)
+        bodies = [instance.sub(kept, body) for body, _ in left]
+    return "\n".join([parts[0], *bodies, "".join(parts[3::3]).lstrip()])
+
+
+def _instance(same: dict[str, str], found: re.Match[str]) -> str:
+    return f"  {same.get(found[1], found[1])}"
+
+
+def _numbered(body: str) -> str:
+    """A module with the numbers of Yosys' own names counted from 0 in it."""
+    numbers: dict[str, int] = {}
+    name = re.compile(r"\$auto\$(\S+?)\$(\d+)")
+    return name.sub(lambda m: f"$auto${m[1]}${numbers.setdefault(m[2], len(numbers))}", body)

@@ -6,7 +6,7 @@ Every code of the 256, for every span and every way to split the exponent.
 import numpy as np
 from cocotb.triggers import RisingEdge
 
-from golden.config import get_config
+from golden.config import AccelConfig, get_config
 from golden.rf8 import INTEGERS, SPANS, is_valid
 from hw.decode import Decoder, RowControl
 from sim.benches.harness import Run, bench_test
@@ -23,16 +23,15 @@ def parts():
     return {name: Decoder(config) for name, config in CONFIGS.items()}
 
 
-def integer(control: int, align: int) -> int:
+def integer(control: int, config: AccelConfig) -> int:
     """What a lane makes of a weight with these control fields and an activation of 1."""
     field = {
         name: control >> place.offset & (1 << place.width) - 1
         for name, place in RowControl.as_shape()
     }
-    base = 1 << (5 if field["base5"] else 4)
-    term = (1 << field["term"]) if field["second"] else 0
-    significand = base - term if field["subtract"] else base + term
-    value = significand << field["shift"] << (field["bin"] << align)
+    term = config.forms.term[field["term"]] if field["second"] else 0
+    total = config.forms.base[field["base"]] + (-term if field["subtract"] else term)
+    value = total << field["shift"] << (field["bin"] << config.align)
     return (-value if field["negative"] else value) * field["nonzero"]
 
 
@@ -45,8 +44,12 @@ async def every_code(run: Run) -> None:
         dut.code.value = code
         await RisingEdge(dut.clk)
         control = int(dut.control.value)
-        integers.append(integer(control, config.align))
+        integers.append(integer(control, config))
         bins.append(control >> RowControl.as_shape()["bin"].offset)
+        carry = control >> RowControl.as_shape()["carry"].offset & 1
+        parity = control >> RowControl.as_shape()["negative"].offset
+        parity ^= control >> RowControl.as_shape()["subtract"].offset
+        run.check(carry, parity & 1, f"carry of code {code}")
         invalid.append(int(dut.invalid.value))
 
     codes = np.arange(256)

@@ -1,30 +1,34 @@
-"""The lane, in all its variants, behind the row that decodes for it: exact dot products.
+"""Lanes in all their variants, each behind rows that decode for it: exact dot products.
 
-The 40 variants take the same weights side by side. The bench stands in for the combiner: it reads
-the bins of a tile while the next one is under way, and puts them together by Horner's rule.
+The 40 variants take the same weights and activations side by side, as arrays of two rows and one
+column; each drains in its own time, and all wait for the slowest.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from cocotb.queue import Queue
-from cocotb.triggers import ClockCycles, RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge
 
 from golden.config import get_config
 from golden.rf8 import INTEGERS, SPANS, is_valid
-from hw.array import Row
-from hw.lane import Lane
+from hw.array import Array
 from sim.benches.harness import Run, bench_test
 
 MAX_K = 64  # short, so that tiles of this length reach the last bit of a bin
+ROWS = 2
 CONFIGS = [
     get_config("tiny").replace(
         name=f"align{align}_span{span}_act{bits}",
+        rows=ROWS,
+        cols=1,
         align=align,
         span=span,
         act_bits=bits,
@@ -35,72 +39,51 @@ CONFIGS = [
     for bits in (8, 16)
 ]
 CONFIGURATIONS = f"{len(CONFIGS)} lanes: splits x spans x act_bits"
-BINS = max(config.bins for config in CONFIGS)
-CAPTURED = Row.latency + Lane.latency + 1  # cycles from a tile's last slice to bins that stay
 
 
 class Lanes(wiring.Component):
-    """Lanes of all `CONFIGS`, each with its row; ``bins`` has 64 bits of each, in order."""
+    """Arrays of all `CONFIGS`; ``results`` has 64 bits of each, in order."""
 
     def __init__(self):
         super().__init__(
             {
-                "code": In(8),
+                "codes": In(8 * ROWS),
                 "x8": In(signed(8)),
                 "x16": In(signed(16)),
                 "valid": In(1),
                 "first": In(1),
                 "last": In(1),
-                "read_bin": In(range(BINS)),
-                "bins": Out(64 * len(CONFIGS)),
-                "live": Out(len(CONFIGS)),
+                "wait": Out(1),
+                "busy": Out(1),
+                "result_valid": Out(len(CONFIGS)),
+                "results": Out(64 * len(CONFIGS)),
                 "invalid": Out(len(CONFIGS)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        # The way of a slice, as in the array: decode (1), product (2), accumulate (3), capture (4).
-        valid, late_valid, first1, first, last1, last = (Signal(name=f"way{n}") for n in range(6))
-        capture, bank = Signal(), Signal()
-        m.d.sync += [
-            Cat(valid, late_valid).eq(Cat(self.valid, valid)),
-            Cat(first1, first).eq(Cat(self.first, first1)),
-            Cat(last1, last).eq(Cat(self.last, last1)),
-            capture.eq(late_valid & last),
-            bank.eq(bank ^ (late_valid & last)),
-        ]
-        x = {bits: Signal(signed(bits + 5), name=f"x{bits}_1") for bits in (8, 16)}
-        with m.If(self.valid):
-            m.d.sync += [x[8].eq(self.x8), x[16].eq(self.x16)]
-
+        arrays = []
         for index, config in enumerate(CONFIGS):
-            m.submodules[f"row_{config.name}"] = row = Row(config)
-            m.submodules[f"lane_{config.name}"] = lane = Lane(config)
+            m.submodules[config.name] = array = Array(config)
+            arrays.append(array)
             wide = Signal(signed(64), name=f"wide{index}")
             m.d.comb += [
-                row.code.eq(self.code),
-                row.valid.eq(self.valid),
-                row.late_valid.eq(late_valid),
-                row.first.eq(first),
-                row.capture.eq(capture),
-                row.read_bin.eq(self.read_bin),
-                lane.weight.eq(row.weight),
-                lane.valid.eq(valid),
-                lane.late.eq(row.late),
-                lane.late_valid.eq(late_valid),
-                lane.first.eq(first),
-                lane.fresh.eq(row.fresh),
-                lane.enable.eq(1),
-                lane.x.eq(x[config.act_bits]),
-                lane.bank.eq(bank),
-                lane.capture.eq(capture),
-                lane.read_bin.eq(self.read_bin),
-                wide.eq(lane.bin),
-                self.bins.word_select(index, 64).eq(wide),
-                self.live[index].eq(row.live),
-                self.invalid[index].eq(row.invalid),
+                array.valid.eq(self.valid),
+                array.first.eq(self.first),
+                array.last.eq(self.last),
+                array.active.eq(1),
+                array.x[0].eq(self.x8 if config.act_bits == 8 else self.x16),
+                wide.eq(array.result[0]),
+                self.results.word_select(index, 64).eq(wide),
+                self.result_valid[index].eq(array.result_valid),
+                self.invalid[index].eq(array.invalid),
             ]
+            m.d.comb += [array.weights[r].eq(self.codes.word_select(r, 8)) for r in range(ROWS)]
+        m.d.comb += [
+            self.wait.eq(reduce(or_, (array.hold for array in arrays))),
+            self.busy.eq(reduce(or_, (array.busy for array in arrays))),
+        ]
         return m
 
 
@@ -110,91 +93,90 @@ def parts():
 
 @dataclass(frozen=True)
 class Tile:
-    """Codes and activations, [K] each."""
+    """Codes [K, ROWS] and activations [K]."""
 
     codes: np.ndarray
     x8: np.ndarray
     x16: np.ndarray
 
-    def dots(self) -> list[int]:
-        """The dot product in each of `CONFIGS`; codes that it refuses count as zero."""
+    def dots(self) -> list[list[int]]:
+        """The dot products of the rows in each of `CONFIGS`; codes that it refuses are zero."""
         dots = []
         for config in CONFIGS:
             weights = INTEGERS[self.codes].astype(np.int64) >> (16 - config.span)
             weights[(self.codes >> 3 & 15) < 16 - config.span] = 0
-            dots.append(int(weights @ (self.x8 if config.act_bits == 8 else self.x16)))
+            dots.append((weights.T @ (self.x8 if config.act_bits == 8 else self.x16)).tolist())
         return dots
 
 
 class Lane40:
-    """Feeds tiles with random bubbles, and checks the bins that come back."""
+    """Feeds tiles with random bubbles, and checks the dot products that come back."""
 
     def __init__(self, run: Run, bubbles: float):
         self.run, self.dut = run, run.dut
         self.bubbles = run.stalls(bubbles)
-        self.reading = False
-        self.finished: Queue[Tile] = Queue()
+        self.expected: list[deque[int]] = [deque() for _ in CONFIGS]
 
-    async def idle(self) -> None:
+    def pause(self) -> None:
+        """No slice in this cycle; what the other inputs say must not matter."""
         self.dut.valid.value = 0
-        # What comes with no valid must not matter.
-        self.dut.code.value = int(self.run.rng.integers(256))
-        self.dut.first.value = int(self.run.rng.integers(2))
-        self.dut.last.value = int(self.run.rng.integers(2))
-        await RisingEdge(self.dut.clk)
+        self.dut.codes.value = int(self.run.rng.integers(1 << 8 * ROWS))
+        self.dut.first.value, self.dut.last.value = self.run.rng.integers(2, size=2).tolist()
 
     async def send(self, tile: Tile) -> None:
+        """A cycle without a slice, then the slices, each from the middle of its cycle on."""
         dut = self.dut
-        for k, code in enumerate(tile.codes):
+        await FallingEdge(dut.clk)
+        self.pause()
+        for k, codes in enumerate(tile.codes.tolist()):
             last = k == len(tile.codes) - 1
-            while next(self.bubbles) or (last and self.reading):
-                await self.idle()
+            await FallingEdge(dut.clk)
+            while int(dut.wait.value) or next(self.bubbles) or (last and int(dut.busy.value)):
+                self.pause()
+                await FallingEdge(dut.clk)
             dut.valid.value, dut.first.value, dut.last.value = 1, k == 0, last
-            dut.code.value = int(code)
+            dut.codes.value = sum(code << 8 * row for row, code in enumerate(codes))
             dut.x8.value, dut.x16.value = int(tile.x8[k]), int(tile.x16[k])
-            await RisingEdge(dut.clk)
-        self.reading = True
-        self.finished.put_nowait(tile)
+        for queue, dots in zip(self.expected, tile.dots(), strict=True):
+            queue.extend(dots)
 
-    async def read(self) -> None:
-        """Combine the bins of each finished tile, while the next one is on its way."""
+    async def watch(self) -> None:
+        """Compare the dot products of each cycle, as they are before its end."""
         while True:
-            tile = await self.finished.get()
-            await ClockCycles(self.dut.clk, CAPTURED - 1)
-            sums = [0] * len(CONFIGS)
-            for index in reversed(range(BINS)):
-                self.dut.read_bin.value = index
-                await RisingEdge(self.dut.clk)
-                raw = int(self.dut.bins.value).to_bytes(8 * len(CONFIGS), "little")
-                bins = np.frombuffer(raw, "<i8").tolist()
-                live = int(self.dut.live.value)
-                for lane, config in enumerate(CONFIGS):
-                    if index < config.bins:
-                        content = bins[lane] if live >> lane & 1 else 0
-                        sums[lane] = (sums[lane] << (1 << config.align)) + content
-            self.reading = False
-            self.run.check(sums, tile.dots(), f"dot products of {len(tile.codes)} terms")
+            await RisingEdge(self.dut.clk)
+            there = int(self.dut.result_valid.value)
+            if not there:
+                continue
+            raw = int(self.dut.results.value).to_bytes(8 * len(CONFIGS), "little")
+            for lane, value in enumerate(np.frombuffer(raw, "<i8").tolist()):
+                if there >> lane & 1:
+                    what = f"dot product of {CONFIGS[lane].name}"
+                    self.run.check(value, self.expected[lane].popleft(), what)
 
     async def tiles(self, tiles: Iterator[Tile]) -> None:
-        reader = cocotb.start_soon(self.read())
+        watcher = cocotb.start_soon(self.watch())
         for tile in tiles:
             await self.send(tile)
-        while self.reading:
-            await self.idle()
-        reader.cancel()
+        while any(self.expected):
+            await FallingEdge(self.dut.clk)
+            self.pause()
+        watcher.cancel()
 
 
 VALID = np.flatnonzero(is_valid(np.arange(256, dtype=np.uint8)))
 EXTREMES = ((-128, -32768), (127, 32767), (-1, -1), (0, 0), (1, 1), (0x55, 0x5555))
 
 
-@bench_test(limit=60_000, part=["lanes"])
+@bench_test(limit=90_000, part=["lanes"])
 async def every_product(run: Run) -> None:
     """Tiles of one term: every valid code with every extreme activation, back to back."""
     await run.start(valid=0)
     pairs = [(code, *x) for code in VALID for x in EXTREMES]
     order = run.rng.permutation(len(pairs))
-    tiles = (Tile(*(np.array([value]) for value in pairs[i])) for i in order)
+    tiles = (
+        Tile(np.array([[pairs[i][0], pairs[j][0]]]), *(np.array([x]) for x in pairs[i][1:]))
+        for i, j in zip(order, np.roll(order, 1), strict=True)
+    )
     await Lane40(run, bubbles=0).tiles(tiles)
 
 
@@ -208,7 +190,7 @@ async def random_tiles(run: Run) -> None:
             k = int(run.rng.integers(1, MAX_K + 1))
             pool = run.rng.choice(256, size=int(run.rng.integers(1, 257)))  # some few, some many
             yield Tile(
-                run.rng.choice(pool, k),
+                run.rng.choice(pool, (k, ROWS)),
                 run.rng.integers(-128, 128, k),
                 run.rng.integers(-32768, 32768, k),
             )
@@ -222,20 +204,22 @@ async def largest_sums(run: Run) -> None:
     await run.start(valid=0)
 
     def tiles() -> Iterator[Tile]:
-        for code in (0x7E, 0xFE, 0x66, 0xE6, 0x46, 0xC6, 0x06, 0x86):  # 15/8, in several bins
+        # 15/8 and 5/4, the largest multiples of the two kinds of lanes, in several bins.
+        for code in (0x7E, 0xFE, 0x66, 0xE6, 0x46, 0x06, 0x7B, 0xFB, 0x73, 0xEB, 0x5B, 0x4B, 0x0B):
             for x8, x16 in EXTREMES[:2]:
-                yield Tile(*(np.full(MAX_K, value) for value in (code, x8, x16)))
+                codes = np.full((MAX_K, ROWS), [code, code ^ 0x80])
+                yield Tile(codes, np.full(MAX_K, x8), np.full(MAX_K, x16))
         for x8, x16 in EXTREMES:
             alternating = np.where(np.arange(MAX_K) % 2, 1, -1)
             x = np.clip(alternating * x8, -128, 127), np.clip(alternating * x16, -32768, 32767)
-            yield Tile(run.rng.choice(VALID, MAX_K), *x)
+            yield Tile(run.rng.choice(VALID, (MAX_K, ROWS)), *x)
 
     await Lane40(run, bubbles=0.05).tiles(tiles())
 
 
 @bench_test(limit=10, part=["lanes"])
 async def nothing_is_invalid_without_valid(run: Run) -> None:
-    dut = await run.start(valid=0, code=0x80)
+    dut = await run.start(valid=0, codes=0x8080)
     await RisingEdge(dut.clk)
     run.check(int(dut.invalid.value), 0, "invalid")
     dut.valid.value = 1

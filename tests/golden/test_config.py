@@ -14,9 +14,12 @@ def test_widths_hold_the_largest_sum_and_no_more(name, act_bits, align, span):
     total = config.max_k * largest
     assert -(1 << config.acc_bits - 1) <= -total and total < 1 << config.acc_bits - 1
     assert total >= 1 << config.acc_bits - 2  # one bit less would not do
-    in_bin = config.max_k * 30 << (min(1 << align, span) - 1 + act_bits - 1)
+    # 30 is the largest multiple that lanes without bins make, 20 that of the others.
+    top = 30 << span - 1 if config.bins == 1 else 20 << (1 << align) - 1
+    in_bin = config.max_k * top << act_bits - 1
     assert (1 << config.bin_bits - 2) <= in_bin < 1 << config.bin_bits - 1
-    assert config.bins * (1 << align) >= span > (config.bins - 1) * (1 << align)
+    exponents = span + (0 if config.bins == 1 else 2)
+    assert config.bins * (1 << align) >= exponents > (config.bins - 1) * (1 << align)
 
 
 @pytest.mark.parametrize(
