@@ -61,8 +61,8 @@ def add_choice(m, platform, a0, a1, select, b):
 
 
 # In a CCU2C the sum of a bit is LUT4(A,B,C,D) ^ carry, and where the table gives 0 the carry out is
-# the complement of its entry for (A,B,1,1). Both tables below are such that this is the operand on
-# A: the running sum with C as subtract and D as drop, and `b` with C and D as the two choices.
+# its entry for (A,B,0,0). Both tables below are such that this is the operand on A: the running sum
+# with C as subtract and D as keep, and `b` with C and D as the two choices.
 VERILOG = """
 // a + b + carry, or a + ~b + carry, with b as zero unless keep: one carry chain.
 module rf8_addsub #(parameter WIDTH = 2, parameter B_WIDTH = 1)
@@ -70,8 +70,8 @@ module rf8_addsub #(parameter WIDTH = 2, parameter B_WIDTH = 1)
    output [WIDTH-1:0] y);
   wire signed [WIDTH-1:0] wide = b;
 `ifdef RF8_ECP5
-  rf8_chain #(.WIDTH(WIDTH), .TABLE(16'h5A96)) chain
-    (.a(a), .b(wide), .c({WIDTH{subtract}}), .d({WIDTH{~keep}}), .carry(carry), .y(y));
+  rf8_chain #(.WIDTH(WIDTH), .TABLE(16'h965A)) chain
+    (.a(a), .b(wide), .c({WIDTH{subtract}}), .d({WIDTH{keep}}), .carry(carry), .y(y));
 `else
   assign y = a + ((wide & {WIDTH{keep}}) ^ {WIDTH{subtract}}) + {{WIDTH-1{1'b0}}, carry};
 `endif
@@ -91,7 +91,7 @@ endmodule
 `ifdef RF8_ECP5
 
 // The carry chain of an ECP5, two bits a cell.
-module rf8_chain #(parameter WIDTH = 2, parameter [15:0] TABLE = 16'h5A96)
+module rf8_chain #(parameter WIDTH = 2, parameter [15:0] TABLE = 16'h965A)
   (input [WIDTH-1:0] a, input [WIDTH-1:0] b, input [WIDTH-1:0] c, input [WIDTH-1:0] d,
    input carry, output [WIDTH-1:0] y);
   localparam CELLS = (WIDTH + 1) / 2;

