@@ -47,7 +47,7 @@ class Combiner(wiring.Component):
         m = Module()
         config = self.config
         picked = Signal(signed(config.bin_bits), reset_less=True)
-        enable, row = Signal(), Signal.like(self.row)
+        enable = Signal()
         # Masked and joined: smaller than a tree of choices, as a table of four inputs takes two.
         choices = [
             bins & pick.replicate(config.bin_bits)
@@ -55,14 +55,14 @@ class Combiner(wiring.Component):
         ]
         m.d.sync += enable.eq(self.enable)
         with m.If(self.enable):
-            m.d.sync += [picked.eq(reduce(or_, choices)), row.eq(self.row)]
+            m.d.sync += picked.eq(reduce(or_, choices))
         if config.bins == 1:
             with m.If(enable):
                 m.d.sync += self.sum.eq(picked)
             return m
 
-        top = Signal()
-        m.d.sync += top.eq(self.top)
+        top, row = Signal(), Signal.like(self.row)
+        m.d.sync += [top.eq(self.top), row.eq(self.row)]
         m.submodules.sums = sums = memory.Memory(
             shape=signed(config.acc_bits), depth=config.rows, init=[]
         )

@@ -116,8 +116,9 @@ def multiple_of(x, factor: int):
 class TwoTerm:
     """What `Array` is made of for a format of two-term significands; RF8 by default.
 
-    ``rows``, ``cols``, ``act_bits``: of the array. ``bins``, ``bin_bits``, ``acc_bits``, ``align``:
-    see `golden.config.AccelConfig`, which is such a thing itself but for the methods below.
+    ``config``: the sizes of the array and its lanes, a `golden.config.AccelConfig` or something
+    with the same names. ``control``, ``widths`` (of the values that a column keeps),
+    ``product_bits`` and the methods are what any kind of weights has; `hw.baselines` has others.
     """
 
     control = RowControl
@@ -130,6 +131,7 @@ class TwoTerm:
         self.product_bits = (self.forms.largest << (config.act_bits - 1)).bit_length() + 1
 
     def decoder(self):
+        """A new decoder: ports `code`, `control`, `invalid`."""
         return Decoder(self.config)
 
     def column(self, x):

@@ -105,15 +105,15 @@ class Int8:
             chosen = Mux(digits[n].two, x << 1, x)
             m.d.comb += multiple.eq(chosen & digits[n].there.replicate(len(x) + 1).as_signed())
             multiples.append(multiple)
-        done, total = [multiples[0][:2]], multiples[0][2:].as_signed()
+        total, done = multiples[0], []
         for n in range(1, 4):
+            # The two bits below the next row of multiples are final.
             wide = Signal(signed(len(x) + 2), name=f"sum{n}")
-            m.d.comb += wide.eq(total)
+            m.d.comb += wide.eq(total[2:].as_signed())
+            done.append(total[:2])
             negative = digits[n].negative
-            part = add_subtract(m, platform, wide, multiples[n], subtract=negative, carry=negative)
-            done.append(part[:2])
-            total = part[2:].as_signed()
-        return Cat(*done[:3], part).as_signed()[: self.product_bits].as_signed()
+            total = add_subtract(m, platform, wide, multiples[n], subtract=negative, carry=negative)
+        return Cat(*done, total).as_signed()
 
     def accumulate(self, m, platform, total, product, late):
         negative = late.negative if self.style == "booth" else 0

