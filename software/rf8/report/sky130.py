@@ -177,35 +177,50 @@ def liberty() -> str:
     return "\n".join(lines) + "\n"
 
 
-# Adders ripple: the smallest there are. Full adders are found again among the gates.
-TECHMAP = """\
-(* techmap_celltype = "$lcu" *)
-module rf8_ripple (P, G, CI, CO);
-  parameter WIDTH = 1;
-  input [WIDTH-1:0] P, G;
-  input CI;
-  output [WIDTH-1:0] CO;
+ADDERS = """\
+(* techmap_celltype = "$alu" *)
+module rf8_ripple (A, B, CI, BI, X, Y, CO);
+  parameter A_SIGNED = 0, B_SIGNED = 0, A_WIDTH = 1, B_WIDTH = 1, Y_WIDTH = 1;
+  input [A_WIDTH-1:0] A;
+  input [B_WIDTH-1:0] B;
+  input CI, BI;
+  output [Y_WIDTH-1:0] X, Y, CO;
+  wire [Y_WIDTH-1:0] wide_a, wide_b;
+  \\$pos #(.A_SIGNED(A_SIGNED), .A_WIDTH(A_WIDTH), .Y_WIDTH(Y_WIDTH)) pa (.A(A), .Y(wide_a));
+  \\$pos #(.A_SIGNED(B_SIGNED), .A_WIDTH(B_WIDTH), .Y_WIDTH(Y_WIDTH)) pb (.A(B), .Y(wide_b));
+  wire [Y_WIDTH-1:0] b = wide_b ^ {Y_WIDTH{BI}};
+  assign X = wide_a ^ b;
   genvar i;
   generate
-    for (i = 0; i < WIDTH; i = i + 1) begin : bits
-      wire before = i == 0 ? CI : CO[i > 0 ? i - 1 : 0];
-      assign CO[i] = G[i] | (P[i] & before);
+    for (i = 0; i < Y_WIDTH; i = i + 1) begin : bits
+      wire carry = i == 0 ? CI : CO[i > 0 ? i - 1 : 0];
+      \\$fa #(.WIDTH(1)) fa (.A(wide_a[i]), .B(b[i]), .C(carry), .X(CO[i]), .Y(Y[i]));
     end
   endgenerate
 endmodule
 """
+"""Yosys' adder as a ripple of full adders: the smallest there is."""
 
 FULL_ADDERS = f"""\
 (* techmap_celltype = "$fa" *)
 module rf8_fa (A, B, C, X, Y);
   parameter WIDTH = 1;
+  parameter _TECHMAP_CONSTMSK_A_ = 0;
+  parameter _TECHMAP_CONSTMSK_B_ = 0;
+  parameter _TECHMAP_CONSTMSK_C_ = 0;
   input [WIDTH-1:0] A, B, C;
   output [WIDTH-1:0] X, Y;
   genvar i;
   generate
     for (i = 0; i < WIDTH; i = i + 1) begin : bits
-      {LIBRARY}__{FULL_ADDER}_1 cell_ (.A(A[i]), .B(B[i]), .CIN(C[i]), .COUT(X[i]), .SUM(Y[i]));
+      if (_TECHMAP_CONSTMSK_A_[i] || _TECHMAP_CONSTMSK_B_[i] || _TECHMAP_CONSTMSK_C_[i]) begin
+        assign Y[i] = A[i] ^ B[i] ^ C[i];
+        assign X[i] = (A[i] & B[i]) | (C[i] & (A[i] | B[i]));
+      end else begin
+        {LIBRARY}__{FULL_ADDER}_1 cell_ (.A(A[i]), .B(B[i]), .CIN(C[i]), .COUT(X[i]), .SUM(Y[i]));
+      end
     end
   endgenerate
 endmodule
 """
+"""A full adder as a cell, or as gates where an input is constant."""

