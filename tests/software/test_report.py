@@ -10,7 +10,7 @@ import pytest
 
 from rf8.errors import DataError
 from rf8.report import __main__ as command
-from rf8.report import check, lanes, page
+from rf8.report import area, check, lanes, page, plots, tables
 from rf8.report.page import write_report
 from rf8.report.schema import FORMATS, LISTS, TARGETS, perplexities, validate
 
@@ -39,6 +39,7 @@ def invented():
     titles |= {"e5m2": "FP8 E5M2", "pot": "power of two"}
     values = dict(zip(titles, (10.0, 12.0, 11.0, 11.5, 12.5, 999.0), strict=True))
     parts = [(f"part {n}", 1000 // (n + 1)) for n in range(9)]
+    pieces = dict.fromkeys(area.PARTS, 10.0)
     return {
         "lanes": [
             lane(name, target, bits, float(size * bits / 8))
@@ -46,9 +47,15 @@ def invented():
             for bits in (8, 16)
             for name, size in sizes.items()
         ],
+        "parts": [
+            {"format": name, "act_bits": 8, "target": "ecp5", "part": part, "lut_equiv": size,
+             "ff": 77}
+            for name in ("rf8", "int8")
+            for part, size in pieces.items()
+        ],
         "components": [
             {"config": "invented", "component": name, "target": "ecp5", "lut_equiv": n, "ff": 1}
-            for name, n in parts
+            for name, n in [*parts, ("whole", 99999)]
         ],
         "targets": [
             {"name": "invented aim", "limit": 0.5, "value": 0.25, "met": True},
@@ -145,9 +152,10 @@ def test_written(report, tmp_path):
     assert json.loads((tmp_path / "new" / "report.json").read_text()) == report
     text = (tmp_path / "new" / "index.html").read_text()
     labels = re.findall('<svg role="img" aria-label="([^"]*)', text)
-    for start in ("Roofline", "Area of the best lane", "Area of whole", "Perplexity over area"):
+    starts = ("Roofline", "Area of the best lane", "Area of whole", "Perplexity over area", "Where")
+    for start in starts:
         assert any(label.startswith(start) for label in labels), start
-    assert len(labels) == 5, "perplexity has two targets"
+    assert len(labels) == 6, "perplexity has two targets"
     assert not re.search(r"(src|href)=\"(?!#)|url\((?!#)|@import", text.replace("xlink:", ""))
     for figure in re.findall("<svg.*?</svg>", text, re.DOTALL):
         assert "#0102" not in figure and "DejaVu" not in figure
@@ -226,6 +234,46 @@ def test_verdict_follows_the_figures(report):
     assert fp8 in against and fp8 not in for_
     assert "You build on Xilinx 7: 1.80 x (8-bit) and 1.80 x (16-bit) the area" in against[0]
     assert not any("Xilinx" in line for line in for_)
+
+
+def test_targets_are_ratios_of_the_best(report):
+    # Invented: RF8 has 0.6 of INT8's area and 0.4 of E4M3's.
+    found = lanes.targets(report["lanes"])
+    assert [(t["limit"], t["value"], t["met"]) for t in found[:3]] == [
+        (0.9, 0.6, True), (0.75, 0.6, True), (0.75, 0.4, True),
+    ]  # fmt: skip
+    assert found[0]["name"] == "RF8 / INT8, ECP5 without DSP, 8-bit activations"
+    report["lanes"].append(lane("int8", "ecp5", 8, 50.0, style="smaller"))
+    missed = lanes.targets(report["lanes"])[0]
+    assert (missed["value"], missed["met"]) == (1.2, False)
+    assert {(t["value"], t["met"]) for t in lanes.targets([])} == {(None, None)}
+
+
+def test_floor_follows_the_figures(report):
+    text = " ".join(lanes.floor(report))
+    assert "1 of 2 targets are missed" in text and "16-bit activations:" not in text
+    # Seven parts of 10; all but two of them are needed; INT8 has the same.
+    assert "alone are 0.71 of INT8's area" in text and "in all it is 1.00" in text
+    report["parts"] = []
+    assert lanes.floor(report) == []
+
+
+def test_sizes_have_those_measured_twice(report):
+    report["lanes"] += [
+        lane("rf8", "ecp5", 8, 70.0, amortised_over="16x4"),
+        lane("rf8", "ecp5", 8, 66.0, amortised_over="16x4"),
+    ]
+    table = tables.sizes(report)
+    assert table.header[3:] == ("4x2", "16x4")
+    assert table.rows == [("RF8", "ECP5 without DSP", "8 bit", "60", "66")]
+
+
+def test_the_whole_is_no_component_of_the_figure(report):
+    drawn = plots.components(report)
+    report["components"].pop()
+    assert plots.components(report) == drawn
+    report["components"].pop()
+    assert plots.components(report) != drawn
 
 
 def test_perplexities_are_those_of_the_experiments():

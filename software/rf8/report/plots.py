@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 from rf8.report.lanes import area, best_lanes, place, unit
-from rf8.report.schema import FORMATS, TARGETS
+from rf8.report.schema import FORMATS, TARGETS, WHOLE
 
 Report = dict[str, Any]
 P = ParamSpec("P")
@@ -204,7 +204,7 @@ def components(report: Report) -> str | None:
     bars: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
     for entry in report["components"]:
         size = entry.get("um2") if entry["target"] == "sky130" else entry["lut_equiv"]
-        if size:
+        if size and entry["component"] != WHOLE:
             bars[entry["config"], entry["target"]][entry["component"]] = float(size)
     if not bars:
         return None
@@ -245,6 +245,43 @@ def components(report: Report) -> str | None:
         labelcolor=INK,
     )  # fmt: skip
     return _svg(figure, "components", "Area of whole accelerators by component")
+
+
+@_styled
+def parts(report: Report) -> str | None:
+    """Where the area of lanes goes: one stacked bar for each, in LUT-equivalents."""
+    bars: dict[tuple[int, str], dict[str, float]] = defaultdict(dict)
+    for entry in report["parts"]:
+        if entry["lut_equiv"]:
+            bars[entry["act_bits"], entry["format"]][entry["part"]] = entry["lut_equiv"]
+    if not bars:
+        return None
+    order = sorted(bars, key=lambda bar: (bar[0], list(FORMATS).index(bar[1])))
+    named = list(dict.fromkeys(part for found in bars.values() for part in found))
+    figure, axes = _figure(0.36 * len(bars) + 1.5)
+    for row, bar in enumerate(order):
+        left = 0.0
+        for colour, part in zip(OTHERS * len(named), named, strict=False):
+            size = bars[bar].get(part, 0.0)
+            axes.barh(row, size, 0.66, left=left, color=colour, label=part if not row else None)
+            if size >= 9:
+                axes.text(
+                    left + size / 2, row, f"{size:.0f}", color="white", fontsize=8,
+                    ha="center", va="center",
+                )  # fmt: skip
+            left += size
+        axes.text(left + 2, row, f"{left:.0f}", fontsize=8, va="center")
+    axes.set_yticks(
+        range(len(order)), [f"{FORMATS[name]}, {bits} bit" for bits, name in order], fontsize=8
+    )
+    axes.set_ylim(len(order) - 0.5, -0.5)
+    axes.set_xlim(0, 1.1 * max(sum(found.values()) for found in bars.values()))
+    axes.set_xlabel(f"{unit('ecp5')} a lane, {TARGETS['ecp5']}")
+    axes.tick_params(axis="y", length=0)
+    figure.legend(
+        frameon=False, fontsize=8, ncols=2, loc="outside upper left", labelcolor=INK,
+    )  # fmt: skip
+    return _svg(figure, "parts", "Where the area of a lane goes")
 
 
 def _figure(height: float) -> tuple[Any, Any]:

@@ -20,13 +20,16 @@ FORMATS = {
 """Number formats of lanes: name in the report -> title."""
 
 TARGETS = {
-    "ecp5": "ECP5, LUTs only",
+    "ecp5": "ECP5 without DSP",
     "ecp5-dsp": "ECP5 with DSP blocks",
     "ice40": "iCE40",
     "xc7": "Xilinx 7",
     "sky130": "SKY130",
 }
 """What lanes are synthesised for: name in the report -> title."""
+
+WHOLE = "whole"
+"""The component that is the sum of all others."""
 
 Kind = tuple[type, ...] | dict[str, str]
 """Types that a value may have, or the texts that it must be one of."""
@@ -52,6 +55,14 @@ LISTS: dict[str, dict[str, Kind]] = {
         "dsp": MAYBE,
         "um2": MAYBE,
         "amortised_over": TEXT,
+    },
+    "parts": {
+        "format": FORMATS,
+        "act_bits": (int,),
+        "target": TARGETS,
+        "part": TEXT,
+        "lut_equiv": MAYBE,
+        "ff": MAYBE,
     },
     "components": {
         "config": TEXT,

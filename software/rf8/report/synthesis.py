@@ -139,8 +139,9 @@ def _run(script: str, inputs: dict[str, str], log: Path) -> dict[str, object]:
         if (folder / "yosys.log").exists():
             (folder / "yosys.log").replace(log)
         if run.returncode:
-            errors = [line for line in run.stderr.splitlines() if "ERROR" in line]
-            what = (errors or run.stderr.splitlines()[-1:] or ["no output"])[0]
+            # Of a failed assertion only the log tells.
+            lines = run.stderr.splitlines() + (log.read_text().splitlines() if log.exists() else [])
+            what = ([line for line in lines if "ERROR" in line] or lines[-1:] or ["no output"])[0]
             raise BuildFailed(f"yosys failed: {what.strip()} (log: {log})")
         stat = json.loads((folder / "stat.json").read_text())
     modules = {n.lstrip("\\"): about for n, about in stat["modules"].items()}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rf8.report.lanes import area, best_lanes
+from rf8.report.lanes import area, best_lanes, lane_count
 from rf8.report.schema import FORMATS, TARGETS
 
 Report = dict[str, Any]
@@ -116,6 +117,49 @@ def lanes(report: Report) -> Table:
     header = ["format", "target", "activations", "alignment", "style", "LUT-equivalents", "LUT"]
     header += ["carry", "LUT-RAM", "FF", "DSP", "µm²", "array"]
     return Table("lanes-table", tuple(header), rows, numbers=5)
+
+
+def sizes(report: Report) -> Table:
+    """Area of a lane in arrays of several sizes: what sharing brings. Smallest lane of each."""
+    smallest: dict[tuple[str, str, int], dict[str, float]] = defaultdict(dict)
+    for x in report["lanes"]:
+        size, over = area(x), x["amortised_over"]
+        if size is not None:
+            known = smallest[x["format"], x["target"], x["act_bits"]]
+            known[over] = min(size, known.get(over, size))
+    compared = {key: found for key, found in smallest.items() if len(found) > 1}
+    columns = sorted({size for found in compared.values() for size in found}, key=lane_count)
+    rows = [
+        (
+            FORMATS[name],
+            TARGETS[target],
+            f"{bits} bit",
+            *(number(found.get(size)) for size in columns),
+        )
+        for (name, target, bits), found in sorted(
+            compared.items(), key=lambda item: (item[0][1:], list(FORMATS).index(item[0][0]))
+        )
+    ]
+    return Table("sizes-table", ("format", "target", "activations", *columns), rows, numbers=3)
+
+
+def parts(report: Report) -> Table:
+    """Where the area of a lane goes, a column for each lane, and the flip-flops in brackets."""
+    cells: dict[str, dict[tuple[str, int], dict[str, Any]]] = defaultdict(dict)
+    for x in report["parts"]:
+        cells[x["part"]][x["format"], x["act_bits"]] = x
+    lanes = sorted(
+        {lane for found in cells.values() for lane in found},
+        key=lambda lane: (lane[1], list(FORMATS).index(lane[0])),
+    )
+    rows = []
+    for part, found in cells.items():
+        shown = [found.get(lane, {}) for lane in lanes]
+        rows.append(
+            (part, *(f"{number(x.get('lut_equiv'))} ({number(x.get('ff'))})" for x in shown))
+        )
+    header = ("part", *(f"{FORMATS[name]}, {bits} bit" for name, bits in lanes))
+    return Table("parts-table", header, rows)
 
 
 def components(report: Report) -> Table:
