@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from .combine import Combiner
 from .decode import TwoTerm
 from .drain import Drain
-from .lane import Lane, bank_bits
+from .lane import Lane, bank_bits, delay
 
 
 class Row(wiring.Component):
@@ -21,12 +21,13 @@ class Row(wiring.Component):
     code, valid: a weight of this cycle
     weight: the decoded code one cycle later; ``late`` the same a cycle later still, ``write``
         whether it is a term to accumulate
-    valid1, first1: there is a weight; it is its tile's first (never without `valid1`)
+    valid1: there is a weight
     bank, read_at, write_at: the bank that accumulates, at the stage of ``weight``; words of the
         lanes' memories at that of ``late``
     steal, bin: in the next cycle, `read_at` is ``bin`` of the other bank
-    capture: the tile is complete
-    live_bin, live: bin of the tile captured last, and whether the tile has written it
+    complete: in the cycle before, the tile's last term was at the stage of ``weight``; now there is
+        none
+    live_bin, live: bin of the tile that was complete last, and whether the tile has written it
     invalid: the code is invalid
     """
 
@@ -41,11 +42,10 @@ class Row(wiring.Component):
                 "code": In(8),
                 "valid": In(1),
                 "valid1": In(1),
-                "first1": In(1),
                 "bank": In(1),
                 "steal": In(1),
                 "bin": In(bins),
-                "capture": In(1),
+                "complete": In(1),
                 "live_bin": In(bins),
                 "weight": Out(kind.control),
                 "late": Out(kind.control),
@@ -71,17 +71,17 @@ class Row(wiring.Component):
             m.d.comb += self.live.eq(1)
             return m
 
-        # Bins that the tile has written before this term; `first1` comes with `valid1` only.
+        # Bins that the tile has written before this term.
         words = bank_bits(self.kind.config)
         written, held, place = Signal(bins), Signal(bins), self.weight.bin[:words]
-        before = Mux(self.first1, 0, written)
-        m.d.sync += written.eq(before | Mux(term, Const(1, bins) << place, 0))
-        with m.If(self.capture):
-            m.d.sync += held.eq(written)
+        with m.If(self.complete):
+            m.d.sync += [held.eq(written), written.eq(0)]
+        with m.Elif(term):
+            m.d.sync += written.eq(written | Const(1, bins) << place)
         m.d.comb += self.live.eq(held.bit_select(self.live_bin, 1))
 
         zero = Const((1 << words) - 1, words)
-        here = Mux(before.bit_select(place, 1), place, zero)
+        here = Mux(written.bit_select(place, 1), place, zero)
         m.d.sync += [
             self.write_at.eq(Cat(place, self.bank)),
             self.read_at.eq(
@@ -102,8 +102,8 @@ class Array(wiring.Component):
 
     Ports
     -----
-    valid, first, last: a slice is there; it is the first or the last of its tile. Between the last
-        of a tile and the first of the next lies a cycle without one at least: there is a header
+    valid, last: a slice is there; it is the last of its tile. Before the next tile's first slice
+        lies a cycle without one at least: there is a header
     weights: ``rows`` weights of a byte each
     x: ``cols`` activations
     active: columns that take part; constant while a tile is under way
@@ -112,7 +112,7 @@ class Array(wiring.Component):
         it to fall: that is what the double buffer cannot hide.
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
         after ``busy`` has fallen
-    invalid: a code of the slice was invalid (one cycle pulse, with `valid`)
+    invalid: a code of the slice was invalid (a pulse in the cycle after `valid`)
     result_valid, result_row, result: the dot products of one row, for each column
 
     Latency: the results of row r come ``latency + r`` cycles after the last slice.
@@ -121,15 +121,15 @@ class Array(wiring.Component):
     def __init__(self, config=None, *, kind=None):
         self.kind = kind or TwoTerm(config)
         self.config = config = self.kind.config
-        # decode, product, accumulate, capture; then the bins and the combiner
-        self.latency = Row.latency + Lane.latency + 1 + Combiner.latency
+        self.delay = delay(config)
+        # decode, the lanes' delay, product, accumulate, capture; then the bins and the combiner
+        self.latency = Row.latency + self.delay + Lane.latency + 1 + Combiner.latency
         if config.bins > 1:
             # The highest bin is read three cycles later, the others follow rows cycles apart.
             self.latency += 3 + (config.bins - 1) * config.rows
         super().__init__(
             {
                 "valid": In(1),
-                "first": In(1),
                 "last": In(1),
                 "weights": In(8).array(config.rows),
                 "x": In(signed(config.act_bits)).array(config.cols),
@@ -148,33 +148,39 @@ class Array(wiring.Component):
         m = Module()
         rows, cols, bins = self.config.rows, self.config.cols, self.config.bins
 
-        # The slice's way: decode (1), product (2), accumulate (3), capture (4).
+        # The slice's way: decode (1), product (2), accumulate (3), capture (4); lanes with bins are
+        # a cycle later, which the drain waits for.
         valid = [self.valid] + [Signal(name=f"valid{n}") for n in (1, 2)]
-        first1 = Signal()
         last = [self.last] + [Signal(name=f"last{n}") for n in (1, 2)]
         capture, bank = Signal(), Signal()
-        m.d.sync += first1.eq(self.first)
         for n in (1, 2):
             m.d.sync += [
                 valid[n].eq(valid[n - 1]),
                 last[n].eq(last[n - 1]),
             ]
-        m.d.sync += [capture.eq(valid[2] & last[2]), bank.eq(bank ^ (valid[1] & last[1]))]
+        complete = valid[2] & last[2]
+        m.d.sync += [capture.eq(complete), bank.eq(bank ^ (valid[1] & last[1]))]
         columns = []
         for c in range(cols):
-            multiples = self.kind.column(self.x[c])
+            x = self.x[c]
+            for _ in range(self.delay):
+                early = Signal(x.shape(), reset_less=True)
+                with m.If(self.valid & self.active[c]):
+                    m.d.sync += early.eq(x)
+                x = early
+            multiples = self.kind.column(x)
             columns.append(
                 [
                     Signal(signed(width), name=f"x{c}_{n}", reset_less=True)
                     for n, width in enumerate(self.kind.widths)
                 ]
             )
-            with m.If(self.valid & self.active[c]):
+            with m.If(valid[self.delay] & self.active[c]):
                 m.d.sync += [
                     kept.eq(value) for kept, value in zip(columns[c], multiples, strict=True)
                 ]
 
-        m.submodules.drain = drain = Drain(self.config)
+        m.submodules.drain = drain = Drain(self.config, delay=self.delay)
         m.d.comb += [drain.capture.eq(capture), self.hold.eq(drain.hold)]
         with m.If(self.valid & self.last):
             m.d.sync += self.busy.eq(1)
@@ -189,14 +195,13 @@ class Array(wiring.Component):
                 part.code.eq(self.weights[r]),
                 part.valid.eq(self.valid),
                 part.valid1.eq(valid[1]),
-                part.first1.eq(valid[1] & first1),
                 part.bank.eq(bank),
                 part.steal.eq(drain.steal),
                 part.bin.eq(drain.read_bin),
-                part.capture.eq(capture),
+                part.complete.eq(complete),
                 part.live_bin.eq(drain.next_bin),
             ]
-        m.d.comb += self.invalid.eq(reduce(or_, (part.invalid for part in row_parts)))
+        m.d.sync += self.invalid.eq(reduce(or_, (part.invalid for part in row_parts)))
         # A register: with logic before them, synthesis does not find the combiners' small form.
         pick = Signal(rows)
         m.d.sync += pick.eq(drain.next_pick & Cat(part.live for part in row_parts))

@@ -17,14 +17,14 @@ class Drain(wiring.Component):
     capture: a tile is complete
     hold: no slice in this cycle
     steal, read_bin: in the next cycle the lanes' read port is for this bin
-    take: the lanes keep the bin that they read
+    take: the lanes keep the bin that they read, ``delay`` cycles later
     out, row, bin: the row to combine, and the bin that lanes show
     next_pick, next_bin: that row in the next cycle, as one bit or none, and that bin
     last: ... and it is the tile's last
     """
 
-    def __init__(self, config):
-        self.config = config
+    def __init__(self, config, *, delay):
+        self.config, self.delay = config, delay
         bins = range(max(2, config.bins))
         super().__init__(
             {
@@ -47,18 +47,24 @@ class Drain(wiring.Component):
         rows, bins = self.config.rows, self.config.bins
         m.d.comb += self.last.eq(self.out & (self.row == rows - 1) & (self.bin == 0))
 
-        taken, pick = Signal.like(self.bin), Signal(rows)
-        m.d.comb += self.next_bin.eq(Mux(self.take, taken, self.bin))
-        m.d.comb += self.next_pick.eq(Mux(self.take, 1, pick << 1))
+        take, taken = self.take, Signal.like(self.bin)
+        kept, kept_bin = take, taken  # once the lanes have it
+        for _ in range(self.delay):
+            now, bin_now = Signal(), Signal.like(self.bin)
+            m.d.sync += [now.eq(kept), bin_now.eq(kept_bin)]
+            kept, kept_bin = now, bin_now
+        pick = Signal(rows)
+        m.d.comb += self.next_bin.eq(Mux(kept, kept_bin, self.bin))
+        m.d.comb += self.next_pick.eq(Mux(kept, 1, pick << 1))
         m.d.sync += [pick.eq(self.next_pick), self.bin.eq(self.next_bin)]
-        with m.If(self.take):
+        with m.If(kept):
             m.d.sync += [self.out.eq(1), self.row.eq(0)]
         with m.Elif(self.row == rows - 1):
             m.d.sync += self.out.eq(0)
         with m.Else():
             m.d.sync += self.row.eq(self.row + 1)
         if bins == 1:
-            m.d.comb += self.take.eq(self.capture)
+            m.d.comb += take.eq(self.capture)
             return m
 
         draining, timer, bin = Signal(), Signal(range(rows)), Signal.like(self.bin)
@@ -72,7 +78,7 @@ class Drain(wiring.Component):
         m.d.sync += [
             self.steal.eq(self.hold),
             self.read_bin.eq(bin),
-            self.take.eq(self.steal),
+            take.eq(self.steal),
             taken.eq(self.read_bin),
         ]
         return m

@@ -21,7 +21,7 @@ class MatmulControl(wiring.Component):
     start, k, count, src, bias: operands, taken when ``start`` is high; `done` for one cycle
     weights_valid, weights_failed, weights_ready, weights_end: the weight stream
     x_enable, x_address, x_word: the scratchpad, latency 1
-    array_valid, array_first, array_last, array_busy, array_hold, x: the array
+    array_valid, array_last, array_busy, array_hold, x: the array
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
@@ -47,7 +47,6 @@ class MatmulControl(wiring.Component):
                 "x_address": Out(range(config.scratch_words)),
                 "x_word": In(8 * config.bus_bytes).array(config.cols),
                 "array_valid": Out(1),
-                "array_first": Out(1),
                 "array_last": Out(1),
                 "array_busy": In(1),
                 "array_hold": In(1),
@@ -89,7 +88,6 @@ class MatmulControl(wiring.Component):
         m.d.comb += [
             last.eq(k == k_last),
             turn.eq(last | (position == per_word - 1)),
-            self.array_first.eq(k == 0),
             self.array_last.eq(last),
             self.weights_end.eq(last & (tiles == 1) & ~in_header),
             self.array_valid.eq(taken & ~in_header),

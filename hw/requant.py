@@ -14,8 +14,12 @@ def saturate(value, bits: int):
         return value
     high, sign = value[bits - 1 : -1], value[-1]
     fits = (high == sign.replicate(len(high))).bool()
-    bound = Cat((~sign).replicate(bits - 1), sign)
-    return Mux(fits, value[:bits], bound).as_signed()
+    return Mux(fits, value[:bits], _bound(sign, bits)).as_signed()
+
+
+def _bound(sign, bits: int):
+    """The largest number of ``bits`` bits, or the smallest where ``sign`` is set."""
+    return Cat((~sign).replicate(bits - 1), sign)
 
 
 class Requantizer(wiring.Component):
@@ -31,7 +35,7 @@ class Requantizer(wiring.Component):
     Latency: `latency` cycles; takes a value each cycle.
     """
 
-    latency = 4
+    latency = 6
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -49,55 +53,77 @@ class Requantizer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         width = self.config.acc_bits
-        valid = [Signal(name=f"valid{n}") for n in (1, 2, 3)]
-        for before, after in zip([self.valid, *valid], [*valid, self.result_valid], strict=True):
+        # Stage n takes what stage n - 1 registered; `valid[n]` goes with it.
+        valid = [self.valid] + [Signal(name=f"valid{n}") for n in range(1, self.latency)]
+        for before, after in zip(valid, [*valid[1:], self.result_valid], strict=True):
             m.d.sync += after.eq(before)
-        bias = [Signal(signed(RESULT_BITS), name=f"bias{n}", reset_less=True) for n in (1, 2, 3)]
+
+        def register(shape, name):
+            return Signal(shape, name=name, reset_less=True)
+
+        # What later stages need of earlier ones.
+        bias = [self.bias] + [register(signed(RESULT_BITS), f"bias{n}") for n in range(1, 6)]
+        left = [register(range(GUARD_BITS), f"left{n}") for n in range(1, 5)]
+        for n in range(1, 6):
+            with m.If(valid[n - 1]):
+                m.d.sync += bias[n].eq(bias[n - 1])
+        for n in range(1, 4):
+            with m.If(valid[n]):
+                m.d.sync += left[n].eq(left[n - 1])
 
         # 1: how far, and which way. Beyond these bounds nothing changes any more.
-        right = Signal(range(width + 2), reset_less=True)
-        left = Signal(range(GUARD_BITS + 1), reset_less=True)
-        dot = Signal(signed(width), reset_less=True)
-        with m.If(self.valid):
-            m.d.sync += [dot.eq(self.dot), bias[0].eq(self.bias)]
+        top = GUARD_BITS - 1
+        right = register(range(width + 2), "right")
+        dot = register(signed(width), "dot_in")
+        with m.If(valid[0]):
+            m.d.sync += dot.eq(self.dot)
             with m.If(self.scale < 0):
-                m.d.sync += left.eq(0)
+                m.d.sync += left[0].eq(0)
                 m.d.sync += right.eq(Mux(self.scale < -(width + 1), width + 1, -self.scale))
             with m.Else():
                 m.d.sync += right.eq(0)
-                m.d.sync += left.eq(Mux(self.scale > GUARD_BITS, GUARD_BITS, self.scale))
+                m.d.sync += left[0].eq(Mux(self.scale > top, top, self.scale))
 
-        # 2: shift right; keep the half bit, and whether anything lies below it.
-        whole = Signal(signed(width), reset_less=True)
-        half, below, left2 = Signal(reset_less=True), Signal(reset_less=True), Signal.like(left)
-        shifted = Signal(signed(width + 1))
-        lost = Signal(width)
-        m.d.comb += [
-            shifted.eq(Cat(Const(0, 1), dot).as_signed() >> right),
-            # Ones below the half bit: bits 0 to right - 2.
-            lost.eq(dot & ~(Const(-1, signed(width + 2)) << right >> 1)),
-        ]
-        with m.If(valid[0]):
+        # 2 and 3: shift right by multiples of 8, then by the rest. The lowest bit kept is the half
+        # bit; `below` says whether anything lies beneath it.
+        extended = Cat(Const(0, 1), dot).as_signed()
+        coarse, fine = right >> 3, register(3, "fine")
+        middle, below2 = register(signed(width + 1), "middle"), register(1, "below2")
+        with m.If(valid[1]):
             m.d.sync += [
-                whole.eq(shifted >> 1),
-                half.eq(shifted[0] & (right != 0)),
-                below.eq(lost.any() & (right != 0)),
-                left2.eq(left),
-                bias[1].eq(bias[0]),
+                middle.eq(extended >> (coarse << 3)),
+                below2.eq(_any_below(extended, coarse, 8)),
+                fine.eq(right[:3]),
+            ]
+        whole, half, below = register(signed(width), "whole"), register(1, "half"), register(1, "b")
+        with m.If(valid[2]):
+            m.d.sync += [
+                Cat(half, whole).eq(middle >> fine),
+                below.eq(below2 | _any_below(middle, fine, 1)),
             ]
 
-        # 3: round half to even; shift left with saturation. One of the two changes nothing.
+        # 4: round half to even. 5: shift left with saturation. One of the two changes nothing.
         rounded = Signal(signed(width + 1))
-        small = Signal(signed(GUARD_BITS))
-        scaled = Signal(signed(GUARD_BITS), reset_less=True)
-        m.d.comb += [
-            rounded.eq(whole + (half & (below | whole[0]))),
-            small.eq(saturate(rounded, GUARD_BITS)),
-        ]
-        with m.If(valid[1]):
-            m.d.sync += [scaled.eq(saturate(small << left2, GUARD_BITS)), bias[2].eq(bias[1])]
+        small = register(signed(GUARD_BITS), "small")
+        m.d.comb += rounded.eq(whole + (half & (below | whole[0])))
+        with m.If(valid[3]):
+            m.d.sync += small.eq(saturate(rounded, GUARD_BITS))
+        scaled = register(signed(GUARD_BITS), "scaled")
+        # Bits that reach the sign's place must equal it: bit i does from left = top - i on.
+        sign = small[-1]
+        leaves = Cat((small[i] ^ sign) & (left[3] >= top - i) for i in range(top))
+        with m.If(valid[4]):
+            m.d.sync += scaled.eq(
+                Mux(leaves.any(), _bound(sign, GUARD_BITS), (small << left[3])[:GUARD_BITS])
+            )
 
-        # 4: add the layer bias.
-        with m.If(valid[2]):
-            m.d.sync += self.result.eq(saturate(scaled + bias[2], RESULT_BITS))
+        # 6: add the layer bias.
+        with m.If(valid[5]):
+            m.d.sync += self.result.eq(saturate(scaled + bias[5], RESULT_BITS))
         return m
+
+
+def _any_below(value, amount, unit: int):
+    """Whether any bit below ``amount * unit`` is set."""
+    cases = [value[: unit * n].any() for n in range(1 << len(amount))]
+    return Cat(cases).bit_select(amount, 1)

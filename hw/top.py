@@ -155,7 +155,6 @@ class Accelerator(wiring.Component):
             weights.ready.eq(matmul.weights_ready),
             weights.end.eq(matmul.weights_end),
             array.valid.eq(matmul.array_valid),
-            array.first.eq(matmul.array_first),
             array.last.eq(matmul.array_last),
             matmul.array_busy.eq(array.busy),
             matmul.array_hold.eq(array.hold),

@@ -32,10 +32,10 @@ class WeightFetch(wiring.Component):
     ready: the slice is taken
     end: ... and it is the last of its stream; the next one starts on a new beat
 
-    Latency: a beat's first slice is valid 2 cycles after the beat.
+    Latency: a beat's first slice is valid 3 cycles after the beat.
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -91,20 +91,26 @@ class WeightFetch(wiring.Component):
         m.d.comb += [
             fifo.w_data.eq(Cat(self.data, self.error)),
             fifo.w_en.eq(self.beat),
-            self.valid.eq(fifo.r_rdy),
-            self.failed.eq(fifo.r_data[width]),
         ]
+        # A register after the memory, which is slow: the array decodes right behind it.
+        beat, done = Signal(width + 1, reset_less=True), Signal()
+        m.d.comb += [fifo.r_en.eq(~self.valid | done), self.failed.eq(beat[width])]
+        with m.If(fifo.r_en):
+            m.d.sync += self.valid.eq(fifo.r_rdy)
+        with m.If(popped):
+            m.d.sync += beat.eq(fifo.r_data)
+
         per_beat = self.config.slices_per_beat
         if per_beat == 1:
-            m.d.comb += fifo.r_en.eq(self.ready)
-            part = fifo.r_data[:width]
+            m.d.comb += done.eq(self.ready)
+            part = beat[:width]
         else:
             index = Signal(range(per_beat))
-            m.d.comb += fifo.r_en.eq(self.ready & (self.end | (index == per_beat - 1)))
+            m.d.comb += done.eq(self.ready & (self.end | (index == per_beat - 1)))
             with m.If(self.ready & self.valid):
                 m.d.sync += index.eq(index + 1)
                 with m.If(self.end):
                     m.d.sync += index.eq(0)
-            part = fifo.r_data[:width].word_select(index, 8 * rows)
+            part = beat[:width].word_select(index, 8 * rows)
         m.d.comb += [self.slice[r].eq(part[8 * r : 8 * r + 8]) for r in range(rows)]
         return m

@@ -104,10 +104,13 @@ class Writeback(wiring.Component):
         row_exponent = picked[0].as_signed()
         for column in range(self.config.cols):
             m.submodules[f"requant{column}"] = requant = Requantizer(self.config)
+            # Both are constant while an instruction's results come.
+            scale = Signal(signed(9), name=f"scale{column}")
+            m.d.sync += scale.eq(self.exponent[column] + self.shift)
             m.d.comb += [
                 requant.valid.eq(self.valid & self.active[column]),
                 requant.dot.eq(self.dot[column]),
-                requant.scale.eq(row_exponent + self.exponent[column] + self.shift),
+                requant.scale.eq(row_exponent + scale),
                 requant.bias.eq(bias),
             ]
             word = Signal(8 * self.config.bus_bytes, name=f"word{column}", reset_less=True)

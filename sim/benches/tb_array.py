@@ -106,7 +106,7 @@ class Bench:
         for k, (codes, x) in enumerate(zip(tile.codes, tile.x, strict=True)):
             await self.slot(wait_for_busy=k == last)
             self.dut.valid.value = 1
-            self.dut.first.value, self.dut.last.value = k == 0, k == last
+            self.dut.last.value = k == last
             for handle, code in zip(self.weights, codes, strict=True):
                 handle.value = int(code)
             for handle, value in zip(self.x, x, strict=True):
@@ -131,7 +131,7 @@ class Bench:
     def pause(self) -> None:
         """No slice in this cycle; what the other inputs say must not matter."""
         self.dut.valid.value = 0
-        self.dut.first.value, self.dut.last.value = self.run.rng.integers(2, size=2).tolist()
+        self.dut.last.value = int(self.run.rng.integers(2))
         self.weights[0].value = int(self.run.rng.integers(256))
         self.invalid = False
 
@@ -145,10 +145,12 @@ class Bench:
     async def watch(self) -> None:
         """Check the outputs of every cycle, as they are before its end."""
         run, dut = self.run, self.dut
+        invalid = False
         while True:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
-            run.check(int(dut.invalid.value), self.invalid, f"invalid in cycle {cycle}")
+            run.check(int(dut.invalid.value), invalid, f"invalid in cycle {cycle}")
+            invalid = self.invalid
             first = self.expected[0] if self.expected else None
             idle = first is None or first.sent == cycle
             run.check(int(dut.idle.value), idle, f"idle in cycle {cycle}")

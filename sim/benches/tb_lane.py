@@ -15,7 +15,7 @@ import numpy as np
 from amaranth.hdl import Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from cocotb.triggers import FallingEdge, RisingEdge
+from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from golden.config import get_config
 from golden.rf8 import INTEGERS, SPANS, is_valid
@@ -51,7 +51,6 @@ class Lanes(wiring.Component):
                 "x8": In(signed(8)),
                 "x16": In(signed(16)),
                 "valid": In(1),
-                "first": In(1),
                 "last": In(1),
                 "wait": Out(1),
                 "busy": Out(1),
@@ -70,7 +69,6 @@ class Lanes(wiring.Component):
             wide = Signal(signed(64), name=f"wide{index}")
             m.d.comb += [
                 array.valid.eq(self.valid),
-                array.first.eq(self.first),
                 array.last.eq(self.last),
                 array.active.eq(1),
                 array.x[0].eq(self.x8 if config.act_bits == 8 else self.x16),
@@ -121,7 +119,7 @@ class Lane40:
         """No slice in this cycle; what the other inputs say must not matter."""
         self.dut.valid.value = 0
         self.dut.codes.value = int(self.run.rng.integers(1 << 8 * ROWS))
-        self.dut.first.value, self.dut.last.value = self.run.rng.integers(2, size=2).tolist()
+        self.dut.last.value = int(self.run.rng.integers(2))
 
     async def send(self, tile: Tile) -> None:
         """A cycle without a slice, then the slices, each from the middle of its cycle on."""
@@ -134,7 +132,7 @@ class Lane40:
             while int(dut.wait.value) or next(self.bubbles) or (last and int(dut.busy.value)):
                 self.pause()
                 await FallingEdge(dut.clk)
-            dut.valid.value, dut.first.value, dut.last.value = 1, k == 0, last
+            dut.valid.value, dut.last.value = 1, last
             dut.codes.value = sum(code << 8 * row for row, code in enumerate(codes))
             dut.x8.value, dut.x16.value = int(tile.x8[k]), int(tile.x16[k])
         for queue, dots in zip(self.expected, tile.dots(), strict=True):
@@ -223,5 +221,5 @@ async def nothing_is_invalid_without_valid(run: Run) -> None:
     await RisingEdge(dut.clk)
     run.check(int(dut.invalid.value), 0, "invalid")
     dut.valid.value = 1
-    await RisingEdge(dut.clk)
+    await ClockCycles(dut.clk, 2)
     run.check(int(dut.invalid.value), (1 << len(CONFIGS)) - 1, "invalid")

@@ -41,7 +41,6 @@ def test_dot_products_are_exact(name, act_bits, choice):
                     ctx.set(array.valid, 0)
                     await ctx.tick()
                 ctx.set(array.valid, 1)
-                ctx.set(array.first, n == 0)
                 ctx.set(array.last, n == k - 1)
                 ctx.set(array.x[0], int(x[n]))
                 for row in range(2):
