@@ -11,7 +11,7 @@ ARGS ?=
 export RF8_CACHE ?= $(CURDIR)/build/cache
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all sim verilog bench train lint format clean
+.PHONY: help run test test-all sim verilog report pnr bench train lint format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -31,6 +31,12 @@ sim: $(VENV)/dev ## verify the RTL: every cocotb testbench, and a table of them
 
 verilog: $(VENV)/dev ## write and check Verilog of every config into build/verilog
 	@$(BIN)/python -m sim.check_verilog build/verilog
+
+report: $(VENV)/dev ## area, timing and throughput as a page (build/report/index.html)
+	@$(BIN)/python -m rf8.report -o build/report $(ARGS)
+
+pnr: $(VENV)/dev ## place and route on ECP5, for the report's clock rates (an hour; resumes)
+	@$(BIN)/python -m rf8.report.timing $(ARGS)
 
 bench: $(VENV)/dev ## measure speed and memory beside their targets (build/bench.json)
 	@$(BIN)/python -m rf8.bench $(ARGS)

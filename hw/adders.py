@@ -12,8 +12,10 @@ VERILOG_PLATFORM = "verilog"
 """The ``platform`` to elaborate with where the adders are to be modules."""
 
 
-def add_subtract(m, platform, a, b, *, subtract, carry, keep=1):
+def add_subtract(m, platform, name, a, b, *, subtract, carry, keep=1):
     """``a + b + carry``, or ``a + ~b + carry`` where ``subtract`` is set; the width is ``a``'s.
+
+    ``name``: of the submodule.
 
     ``b`` is signed and extended, and counts as zero unless ``keep``. With ``carry`` equal to
     ``subtract`` it is ``a - b``.
@@ -21,7 +23,7 @@ def add_subtract(m, platform, a, b, *, subtract, carry, keep=1):
     width, b = len(a), Value.cast(b)
     y = Signal(signed(width))
     if platform == VERILOG_PLATFORM:
-        m.submodules += Instance(
+        m.submodules[name] = Instance(
             "rf8_addsub",
             p_WIDTH=width,
             p_B_WIDTH=len(b),
@@ -40,13 +42,16 @@ def add_subtract(m, platform, a, b, *, subtract, carry, keep=1):
     return y
 
 
-def add_choice(m, platform, a0, a1, select, b):
-    """``(a1 if select else a0) + b``; all signed, the width is that of ``b``."""
+def add_choice(m, platform, name, a0, a1, select, b):
+    """``(a1 if select else a0) + b``; all signed, the width is that of ``b``.
+
+    ``name``: of the submodule.
+    """
     width = len(b)
     y, first, second = (Signal(signed(width)) for _ in range(3))
     if platform == VERILOG_PLATFORM:
         m.d.comb += [first.eq(a0), second.eq(a1)]
-        m.submodules += Instance(
+        m.submodules[name] = Instance(
             "rf8_addmux",
             p_WIDTH=width,
             i_a0=first,

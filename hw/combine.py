@@ -69,7 +69,7 @@ class Combiner(wiring.Component):
         read, write = sums.read_port(domain="comb"), sums.write_port()
         above, wide = Signal(signed(config.acc_bits)), Signal(signed(config.acc_bits))
         m.d.comb += [above.eq(read.data << (1 << config.align)), wide.eq(picked)]
-        new = add_subtract(m, platform, wide, above, subtract=0, carry=0, keep=~top)
+        new = add_subtract(m, platform, "combine", wide, above, subtract=0, carry=0, keep=~top)
         m.d.comb += [
             read.addr.eq(row),
             write.addr.eq(row),

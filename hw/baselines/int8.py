@@ -93,7 +93,9 @@ class Int8:
             wide = Signal(signed(len(x) + 1), name=f"row{n}")
             m.d.comb += wide.eq(total)
             top = int(n == 7)  # the sign bit counts negative
-            part = add_subtract(m, platform, wide, x, subtract=top, carry=top, keep=weight[n])
+            part = add_subtract(
+                m, platform, f"row{n}", wide, x, subtract=top, carry=top, keep=weight[n]
+            )
             done.append(part[0])
             total = part[1:].as_signed()
         return Cat(*done, total).as_signed()
@@ -112,9 +114,13 @@ class Int8:
             m.d.comb += wide.eq(total[2:].as_signed())
             done.append(total[:2])
             negative = digits[n].negative
-            total = add_subtract(m, platform, wide, multiples[n], subtract=negative, carry=negative)
+            total = add_subtract(
+                m, platform, f"digit{n}", wide, multiples[n], subtract=negative, carry=negative
+            )
         return Cat(*done, total).as_signed()
 
     def accumulate(self, m, platform, total, product, late):
         negative = late.negative if self.style == "booth" else 0
-        return add_subtract(m, platform, total, product, subtract=negative, carry=negative)
+        return add_subtract(
+            m, platform, "accumulate", total, product, subtract=negative, carry=negative
+        )

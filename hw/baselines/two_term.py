@@ -156,4 +156,4 @@ class Apot2(Float):
         first, second = Signal(signed(self.product_bits)), Signal(signed(self.product_bits))
         m.d.comb += [first.eq(x << 7), second.eq((x << 7) >> weight.distance)]
         there = weight.distance != 0
-        return add_subtract(m, platform, first, second, subtract=0, carry=0, keep=there)
+        return add_subtract(m, platform, "multiply", first, second, subtract=0, carry=0, keep=there)

