@@ -10,7 +10,7 @@ import pytest
 
 from rf8.errors import DataError
 from rf8.report import __main__ as command
-from rf8.report import area, check, lanes, page, plots, tables
+from rf8.report import area, check, lanes, page, plots, sky130, tables
 from rf8.report.page import write_report
 from rf8.report.schema import FORMATS, LISTS, TARGETS, perplexities, validate
 
@@ -222,14 +222,18 @@ def test_best_lanes_share_an_array(report):
 
 def test_verdict_follows_the_figures(report):
     answer, for_, against = lanes.verdict(report)
-    assert "smaller than the best INT8 lane in 10 of 10 comparisons, at 0.60 to 0.60" in answer
+    assert "smaller than the best INT8 lane in 10 of 10 comparisons" in answer
+    assert "it has 0.60 to 0.60 of its area" in answer
     assert sum("Area decides" in line for line in for_) == len(TARGETS)
     assert any("11.00 with INT8, 12.00 (nearest) with RF8" in line for line in against)
     for entry in report["lanes"]:
         if entry["format"] == "rf8" and entry["target"] == "xc7":
             entry["lut_equiv"] *= 3
+        if entry["format"] == "rf8" and entry["target"] == "ice40":
+            entry["lut_equiv"] *= 1.6
     answer, for_, against = lanes.verdict(report)
-    assert "8 of 10 comparisons, at 0.60 to 1.80" in answer
+    assert "6 of 10 comparisons, as large (within 5%) in 2, and larger in 2: it has 0.60" in answer
+    assert any("less area on iCE40: 0.96 x (8-bit) and 0.96 x (16-bit)" in x for x in against)
     fp8 = "FP8 E4M3 is the alternative: RF8 has 0.40 to 1.20 of its area."
     assert fp8 in against and fp8 not in for_
     assert "You build on Xilinx 7: 1.80 x (8-bit) and 1.80 x (16-bit) the area" in against[0]
@@ -253,7 +257,12 @@ def test_floor_follows_the_figures(report):
     text = " ".join(lanes.floor(report))
     assert "1 of 2 targets are missed" in text and "16-bit activations:" not in text
     # Seven parts of 10; all but two of them are needed; INT8 has the same.
-    assert "alone are 0.71 of INT8's area" in text and "in all it is 1.00" in text
+    assert "are 0.71 of an INT8 lane; the whole is 1.00" in text
+    assert "SKY130" not in text, "no lane with bins was measured there"
+    report["lanes"].append(lane("rf8", "sky130", 8, 5000.0, style="bins"))
+    flip_flops = 33 * lanes.FLIP_FLOP_UM2  # of 60 um2: invented
+    assert f"{flip_flops / 60:.0%} of an RF8 lane" in lanes.floor(report)[-1]
+    assert pytest.approx(sky130.cell_area(sky130.FLIP_FLOP)) == lanes.FLIP_FLOP_UM2
     report["parts"] = []
     assert lanes.floor(report) == []
 

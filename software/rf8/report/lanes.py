@@ -9,6 +9,12 @@ from rf8.report.schema import FORMATS, TARGETS
 
 Lane = dict[str, Any]
 
+ALIKE = 0.05
+"""Areas that differ by less than this share are no reason to choose either."""
+
+FLIP_FLOP_UM2 = 20.0192
+"""Area of a flip-flop of SKY130 (`rf8.report.sky130`, without its package)."""
+
 LIMITS = (
     ("int8", "ecp5", 8, 0.90),
     ("int8", "ecp5", 16, 0.75),
@@ -101,16 +107,19 @@ def place(key: tuple[str, int]) -> str:
 def verdict(report: dict[str, Any]) -> tuple[str, list[str], list[str]]:
     """When to choose RF8: an answer, reasons for it, reasons against; all from the figures."""
     over_int8, over_fp8 = ratios(report["lanes"]), ratios(report["lanes"], "e4m3")
-    smaller = {key: ratio for key, ratio in over_int8.items() if ratio < 1}
-    larger = {key: ratio for key, ratio in over_int8.items() if ratio >= 1}
+    smaller = {key: ratio for key, ratio in over_int8.items() if ratio <= 1 - ALIKE}
+    larger = {key: ratio for key, ratio in over_int8.items() if ratio >= 1 + ALIKE}
+    alike = {key: ratio for key, ratio in over_int8.items() if abs(ratio - 1) < ALIKE}
     answer = "No pair of RF8 and INT8 lanes was measured: there is no answer on area yet."
     if over_int8:
         answer = (
             f"An RF8 lane is smaller than the best INT8 lane in {len(smaller)} of "
-            f"{len(over_int8)} comparisons, at {_range(over_int8)} of its area."
+            f"{len(over_int8)} comparisons, as large (within {ALIKE:.0%}) in {len(alike)}, and "
+            f"larger in {len(larger)}: it has {_range(over_int8)} of its area."
         )
     for_ = _places(smaller, "Area decides on {}: {} the area of the best INT8 lane.")
     against = _places(larger, "You build on {}: {} the area of the best INT8 lane.")
+    against += _places(alike, "You hope for less area on {}: {} the area of the best INT8 lane.")
     if over_fp8:
         side = for_ if max(over_fp8.values()) < 1 else against
         side.append(f"FP8 E4M3 is the alternative: RF8 has {_range(over_fp8)} of its area.")
@@ -121,11 +130,11 @@ def verdict(report: dict[str, Any]) -> tuple[str, list[str], list[str]]:
 
 
 def floor(report: dict[str, Any]) -> list[str]:
-    """Why an RF8 lane on ECP5 has the area that it has, beside INT8's; all from the figures."""
-    sizes: dict[tuple[str, int], dict[str, float]] = defaultdict(dict)
+    """Why an RF8 lane has the area that it has, beside INT8's; all from the figures."""
+    sizes: dict[tuple[str, int], dict[str, dict[str, float]]] = defaultdict(dict)
     for part in report["parts"]:
         if part["target"] == "ecp5":
-            sizes[part["format"], part["act_bits"]][part["part"]] = part["lut_equiv"]
+            sizes[part["format"], part["act_bits"]][part["part"]] = part
     best = best_lanes(report["lanes"])
     lines = [
         _floor(bits, sizes["rf8", bits], sizes["int8", bits], best["ecp5", bits])
@@ -136,37 +145,69 @@ def floor(report: dict[str, Any]) -> list[str]:
     if lines and made:
         missed = sum(not target["met"] for target in made)
         lines.insert(0, f"{missed} of {len(made)} targets are missed. {REASON}")
+        lines += _cells(report["lanes"], best)
     return lines
 
 
 REASON = (
     "INT8 pays for each bit of a weight with a row of an adder, RF8 for the range of its weights: "
-    "a product may lie anywhere within its exponents, so it is moved to its place and accumulated "
-    "over more bits, or in several bins. Longer activations make INT8's rows longer, and leave "
-    "RF8's bins as many as they were: so RF8 gains on INT8 from 8 to 16 bits. On SKY130 bins "
-    "would be flip-flops, the dearest cells there are, so its lanes move products through all "
-    "exponents into one wide accumulator; and a full adder costs less beside a multiplexer than "
-    "on an FPGA, where both take a table."
+    "a product belongs anywhere within the exponents, so it is moved there and accumulated over "
+    "more bits, or in several bins. Longer activations make INT8's rows longer and leave RF8 as "
+    "many bins as before: so RF8 gains on INT8 from 8 to 16 bits."
 )
 
 
-def _floor(bits: int, rf8: dict[str, float], int8: dict[str, float], best: dict[str, Lane]) -> str:
-    whole, other = sum(rf8.values()), sum(int8.values())
-    needed = whole - rf8["choose and align"] - rf8["share of decoders and control"]
+def _floor(
+    bits: int,
+    rf8: dict[str, dict[str, float]],
+    int8: dict[str, dict[str, float]],
+    best: dict[str, Lane],
+) -> str:
+    mine, theirs = (
+        {name: part["lut_equiv"] for name, part in lane.items()} for lane in (rf8, int8)
+    )
+    whole, other = sum(mine.values()), sum(theirs.values())
+    needed = whole - mine["choose and align"] - mine["share of decoders and control"]
     # A DPR16X4 keeps its bits in four tables; two more lose their inputs.
     four = (whole - 2 * best["rf8"]["lutram"]) / other
+    registers = [sum(part["ff"] for part in lane.values()) for lane in (rf8, int8)]
     shared = "share of combiner"
     return (
-        f"{bits}-bit activations: the product of an RF8 lane takes {rf8['product adders']:.0f} "
-        f"LUT-equivalents of adders where INT8's takes {int8['product adders']:.0f}, and choosing "
-        f"and aligning {rf8['choose and align']:.0f} (INT8: {int8['choose and align']:.0f} to "
-        f"choose). It loses what it gains to its bins, {rf8['bins (LUT memory)']:.0f} (INT8 has "
-        f"none), and the combiner that joins them, {rf8[shared]:.0f} a lane (INT8: "
-        f"{int8[shared]:.0f}). The floor of this design: adders, bins and combiner alone are "
-        f"{needed / other:.2f} of INT8's area, with nothing to decode, choose or align; in all it "
-        f"is {whole / other:.2f}. Were a DPR16X4 counted by its four tables of bits alone, it "
-        f"would be {four:.2f}."
+        f"ECP5, {bits}-bit activations: adding up a product takes {mine['product adders']:.0f} "
+        f"LUT-equivalents in RF8 and {theirs['product adders']:.0f} in INT8; choosing what to add, "
+        f"and aligning it, {mine['choose and align']:.0f} and {theirs['choose and align']:.0f}. "
+        f"RF8 loses that again to its bins, {mine['bins (LUT memory)']:.0f}, and to the combiner "
+        f"that joins them, {mine[shared]:.0f} against {theirs[shared]:.0f}. The floor: adders, "
+        f"bins and combiner, with nothing to decode, choose or align, are {needed / other:.2f} of "
+        f"an INT8 lane; the whole is {whole / other:.2f}. It is {four:.2f} if a DPR16X4 counts as "
+        f"the four tables that hold its bits. Flip-flops do not count: RF8 has {registers[0]:.0f}, "
+        f"INT8 {registers[1]:.0f}."
     )
+
+
+def _cells(lanes: list[Lane], best: dict[tuple[str, int], dict[str, Lane]]) -> list[str]:
+    """What holds on SKY130, where it was measured."""
+    lines = []
+    for bits in (8, 16):
+        found = best.get(("sky130", bits), {})
+        bins = [
+            lane["um2"]
+            for lane in lanes
+            if (lane["format"], lane["target"], lane["act_bits"]) == ("rf8", "sky130", bits)
+            and lane["style"] == "bins"
+        ]
+        if {"rf8", "int8"} <= set(found) and bins:
+            shares = [
+                found[name]["ff"] * FLIP_FLOP_UM2 / found[name]["um2"] for name in ("rf8", "int8")
+            ]
+            lines.append(
+                f"SKY130, {bits}-bit activations: flip-flops are {shares[0]:.0%} of an RF8 lane "
+                f"and {shares[1]:.0%} of an INT8 lane, before the multiplexers that enable them. "
+                f"Bins would be flip-flops too: {min(bins):,.0f} µm² a lane at least, instead of "
+                f"{found['rf8']['um2']:,.0f}. So lanes move products through all exponents, into "
+                "one accumulator that must be wider than INT8's."
+            )
+    return lines
 
 
 def _range(found: dict[tuple[str, int], float]) -> str:

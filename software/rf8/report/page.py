@@ -86,7 +86,7 @@ def _sections(report: Report) -> list[Section]:
         Section("targets", "Targets", [], [("", tables.targets(report))]),
         Section(
             "floor",
-            "Where a lane's area goes, and why it is not less",
+            "Where the area goes, and why it is not less",
             floor(report),
             [("LUT-equivalents of each part, flip-flops in brackets", tables.parts(report))],
             _shown(
@@ -107,7 +107,7 @@ def _sections(report: Report) -> list[Section]:
                     tables.best(report),
                 ),
                 (
-                    "Where sharing ends: the smallest lane in arrays of several sizes",
+                    "What sharing brings: the smallest lane in arrays of several sizes",
                     tables.sizes(report),
                 ),
                 ("All lanes", tables.lanes(report)),
@@ -158,7 +158,10 @@ def _shown(svg: str | None, caption: str) -> list[tuple[str, str]]:
 def _caption(report: Report, model: str) -> str:
     outside = plots.off_chart(report, model)
     left = f" Off the chart: {', '.join(outside)}." if outside else ""
-    return f"Further down is more exact, further left smaller. Weights alone in the format.{left}"
+    return (
+        "Further down is more exact, further left smaller. Weights alone in the format; RF8 lanes "
+        f"of the smallest span that was measured, perplexities with all exponents.{left}"
+    )
 
 
 def _page(report: Report, sections: list[Section]) -> str:

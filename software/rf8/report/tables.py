@@ -29,7 +29,7 @@ class Table:
             return ""
         head = "".join(self._cell("th", n, text) for n, text in enumerate(self.header))
         body = "\n".join(
-            f'<tr class="{"rf8" if row[0].startswith("RF8") else "other"}">{cells}</tr>'
+            f'<tr class="{"rf8" if row[0].split(",")[0] == "RF8" else "other"}">{cells}</tr>'
             for row in self.rows
             for cells in ["".join(self._cell("td", n, text) for n, text in enumerate(row))]
         )
