@@ -226,6 +226,11 @@ def test_verdict_follows_the_figures(report):
     assert "it has 0.60 to 0.60 of its area" in answer
     assert sum("Area decides" in line for line in for_) == len(TARGETS)
     assert any("11.00 with INT8, 12.00 (nearest) with RF8" in line for line in against)
+    assert not any("all 16 exponents" in line for line in against), "the best ones keep them"
+    report["lanes"].append(lane("rf8", "sky130", 8, 50.0, span=8))
+    line = next(x for x in lanes.verdict(report)[2] if "all 16 exponents" in x)
+    assert "have 0.40 to 0.40 of the area of FP8 E4M3" in line
+    report["lanes"].pop()
     for entry in report["lanes"]:
         if entry["format"] == "rf8" and entry["target"] == "xc7":
             entry["lut_equiv"] *= 3
@@ -255,7 +260,7 @@ def test_targets_are_ratios_of_the_best(report):
 
 def test_floor_follows_the_figures(report):
     text = " ".join(lanes.floor(report))
-    assert "1 of 2 targets are missed" in text and "16-bit activations:" not in text
+    assert "0 of 8 targets for area are missed" in text and "16-bit activations:" not in text
     # Seven parts of 10; all but two of them are needed; INT8 has the same.
     assert "are 0.71 of an INT8 lane; the whole is 1.00" in text
     assert "SKY130" not in text, "no lane with bins was measured there"

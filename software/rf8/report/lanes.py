@@ -123,6 +123,7 @@ def verdict(report: dict[str, Any]) -> tuple[str, list[str], list[str]]:
     if over_fp8:
         side = for_ if max(over_fp8.values()) < 1 else against
         side.append(f"FP8 E4M3 is the alternative: RF8 has {_range(over_fp8)} of its area.")
+    against += _all_exponents(report["lanes"])
     models = list(dict.fromkeys(entry["model"] for entry in report["perplexity"]))
     against += [line for model in models for line in _accuracy(model, report["perplexity"])]
     against += _speed(report["throughput"])
@@ -141,10 +142,10 @@ def floor(report: dict[str, Any]) -> list[str]:
         for bits in (8, 16)
         if ("rf8", bits) in sizes and ("int8", bits) in sizes and ("ecp5", bits) in best
     ]
-    made = [target for target in report["targets"] if target["met"] is not None]
+    made = [target for target in targets(report["lanes"]) if target["met"] is not None]
     if lines and made:
         missed = sum(not target["met"] for target in made)
-        lines.insert(0, f"{missed} of {len(made)} targets are missed. {REASON}")
+        lines.insert(0, f"{missed} of {len(made)} targets for area are missed. {REASON}")
         lines += _cells(report["lanes"], best)
     return lines
 
@@ -208,6 +209,29 @@ def _cells(lanes: list[Lane], best: dict[tuple[str, int], dict[str, Lane]]) -> l
                 "one accumulator that must be wider than INT8's."
             )
     return lines
+
+
+def _all_exponents(lanes: list[Lane]) -> list[str]:
+    """What lanes of RF8 cost that keep all its exponents, where FP8's were measured beside them."""
+    found = {}
+    for key, best in best_lanes(lanes).items():
+        same = [
+            area(lane)
+            for lane in lanes
+            if (lane["format"], lane["span"]) == ("rf8", 16)
+            and (lane["target"], lane["act_bits"]) == key
+            and "e4m3" in best
+            and lane["amortised_over"] == best["e4m3"]["amortised_over"]
+        ]
+        sizes = [size for size in same if size is not None]
+        if sizes and best["rf8"]["span"] < 16:
+            found[key] = min(sizes) / (area(best["e4m3"]) or 1)
+    if not found:
+        return []
+    return [
+        f"You need all 16 exponents: RF8 lanes that keep them have {_range(found)} of the area of "
+        "FP8 E4M3; the others here keep fewer."
+    ]
 
 
 def _range(found: dict[tuple[str, int], float]) -> str:

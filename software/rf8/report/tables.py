@@ -155,9 +155,8 @@ def parts(report: Report) -> Table:
     rows = []
     for part, found in cells.items():
         shown = [found.get(lane, {}) for lane in lanes]
-        rows.append(
-            (part, *(f"{number(x.get('lut_equiv'))} ({number(x.get('ff'))})" for x in shown))
-        )
+        pairs = [(number(x.get("lut_equiv") or None), x.get("ff")) for x in shown]
+        rows.append((part, *(size + (f" ({number(ff)})" if ff else "") for size, ff in pairs)))
     header = ("part", *(f"{FORMATS[name]}, {bits} bit" for name, bits in lanes))
     return Table("parts-table", header, rows)
 
