@@ -91,10 +91,10 @@ class Bursts(wiring.Component):
     """Cuts a run of beats into bursts that end on multiples of ``burst_beats``.
 
     A pulse on ``start`` (while ``busy`` is low) takes ``address`` and ``beats`` (at least 1); the
-    bursts come out of ``o`` in order. No burst crosses 4 KiB. Latency: 1 cycle.
+    bursts come out of ``o`` in order. No burst crosses 4 KiB. Latency: 2 cycles.
     """
 
-    latency = 1
+    latency = 2
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -114,20 +114,22 @@ class Bursts(wiring.Component):
         beat = Signal(self.config.addr_bits - size)
         left = Signal(32)
         longest = self.config.burst_beats
-        room = Signal(range(longest + 1))
+        room, beats = Signal(range(longest + 1)), Signal(range(longest + 1))
         m.d.comb += [
-            self.busy.eq(left != 0),
             room.eq(longest - (beat & (longest - 1))),
-            self.o.valid.eq(self.busy),
-            self.o.payload.address.eq(beat << size),
-            self.o.payload.beats.eq(Mux(left < room, left, room)),
+            beats.eq(Mux(left < room, left, room)),
+            self.busy.eq((left != 0) | self.o.valid),
         ]
+        # The burst that is asked for comes out of registers: who may ask is slow enough to tell.
         with m.If(self.start):
             m.d.sync += [beat.eq(self.address >> size), left.eq(self.beats)]
-        with m.Elif(self.o.valid & self.o.ready):
+        with m.Elif(~self.o.valid | self.o.ready):
             m.d.sync += [
-                beat.eq(beat + self.o.payload.beats),
-                left.eq(left - self.o.payload.beats),
+                beat.eq(beat + beats),
+                left.eq(left - beats),
+                self.o.valid.eq(left != 0),
+                self.o.payload.address.eq(beat << size),
+                self.o.payload.beats.eq(beats),
             ]
         return m
 

@@ -56,10 +56,13 @@ class Control(wiring.Component):
         counters = {}
         for name in COUNTERS:
             counters[name] = counter = Signal(COUNTER_BITS, name=f"counter_{name}")
+            # A cycle late, as what is counted comes from all over the machine.
+            count = Signal(8, name=f"counted_{name}")
+            m.d.sync += count.eq(getattr(self, f"count_{name}"))
             with m.If(self.start):
                 m.d.sync += counter.eq(0)
             with m.Else():
-                m.d.sync += counter.eq(counter + getattr(self, f"count_{name}"))
+                m.d.sync += counter.eq(counter + count)
 
         readable = {
             "ID": Const(IDENTITY, 32),

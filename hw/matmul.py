@@ -69,7 +69,7 @@ class MatmulControl(wiring.Component):
         cols = range(self.config.cols)
 
         # Operands and how far the instruction is.
-        k_last, tiles, bias = Signal(16), Signal(16), Signal()
+        k_last, before_last, tiles, bias = Signal(16), Signal(16), Signal(16), Signal()
         first_word = Signal.like(self.x_address)
         k, in_header = Signal(16), Signal()
         words = [Signal(8 * self.config.bus_bytes, name=f"word{c}", reset_less=True) for c in cols]
@@ -79,6 +79,7 @@ class MatmulControl(wiring.Component):
         with m.If(self.start):
             m.d.sync += [
                 k_last.eq(self.k - 1),
+                before_last.eq(self.k - 2),
                 tiles.eq(self.count),
                 bias.eq(self.bias),
                 first_word.eq(self.src + 1),
@@ -86,7 +87,6 @@ class MatmulControl(wiring.Component):
 
         last, turn, taken = Signal(), Signal(), Signal()
         m.d.comb += [
-            last.eq(k == k_last),
             turn.eq(last | (position == per_word - 1)),
             self.array_last.eq(last),
             self.weights_end.eq(last & (tiles == 1) & ~in_header),
@@ -99,6 +99,11 @@ class MatmulControl(wiring.Component):
             self.x[c].eq(words[c].word_select(position, self.config.act_bits)) for c in cols
         ]
         m.d.comb += self.failed.eq(taken & self.weights_failed)
+        # Known a cycle ahead, as everything waits for it.
+        with m.If(in_header):
+            m.d.sync += last.eq(k_last == 0)
+        with m.Elif(taken):
+            m.d.sync += last.eq(k == before_last)
 
         # `ahead`: the word after the current one is on the read port; `port` is its index.
         port = Signal(16)

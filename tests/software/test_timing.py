@@ -7,7 +7,7 @@ import pytest
 from rf8.report import timing
 from rf8.report.schema import LISTS
 
-DESIGN = """module design(clk, rst, a, b, y);
+DESIGN = """module core(clk, rst, a, b, y);
   input clk;
   wire clk;
   input rst;

@@ -92,14 +92,14 @@ def design_text(design: Design) -> str:
         "array": lambda: Array(config),
         "accelerator": lambda: Accelerator(config),
     }
-    text: str = merge_modules(convert(made[design.part](), name="design"))
+    text: str = merge_modules(convert(made[design.part](), name="core"))
     return text + harness(text)
 
 
 def harness(text: str) -> str:
-    """A module of few pins around the module ``design`` of ``text``."""
-    body = re.search(r"^module design ?\(.*?^endmodule", text, flags=re.M | re.DOTALL)
-    assert body is not None, "the top module is named design"
+    """A module of few pins around the module ``core`` of ``text``."""
+    body = re.search(r"^module core ?\(.*?^endmodule", text, flags=re.M | re.DOTALL)
+    assert body is not None, "the top module is named core"
     found = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", body[0], flags=re.M)
     widths = {"given": 0, "taken": 0}
     connections = [".clk(clk)", ".rst(reset)"]
@@ -122,12 +122,12 @@ module harness(input clk, input rst, input d, output q);
     kept <= {{kept[{taken - 1}:0], kept[{taken}]}} ^ taken;
   end
   assign q = kept[{taken}];
-  design dut({", ".join(connections)});
+  core dut({", ".join(connections)});
 endmodule
 """
 
 
-SYNTHESIS = "read_verilog -DRF8_ECP5 d.v; synth_ecp5 -nodsp -top harness -json netlist.json"
+SYNTHESIS = "read_verilog -DRF8_ECP5 d.v; synth_ecp5 -top harness -json netlist.json"
 
 
 def synthesize(design: Design) -> str:
