@@ -76,8 +76,10 @@ VARIANTS: dict[str, dict[str, list[Any]]] = {
 ALL_EXPONENTS = {"ecp5": 2, "sky130": 4}
 """Target -> align of a further RF8 lane, which keeps all 16 exponents."""
 
-SIZES = ((4, 1), (8, 2), (32, 8))
-"""Rows and columns of further arrays, which show what sharing brings."""
+SIZES = {(32, 8): (8,), (8, 2): (8, 16), (4, 1): (8, 16)}
+"""Rows and columns of further arrays, which show what sharing brings -> activation widths.
+
+The largest take longest, so they come first."""
 
 SIZED = (("rf8", 1), ("int8", "booth"), ("e4m3", 2))
 """What they are made of."""
@@ -187,13 +189,12 @@ def sweep() -> list[Job]:
         for target, align in ALL_EXPONENTS.items()
         for bits in (8, 16)
     ]
-    # The longest first.
-    for rows, cols in sorted(SIZES, reverse=True):
-        jobs += [
-            make_job(name, "ecp5", bits, choice, rows=rows, cols=cols)
-            for bits in (8, 16)
-            for name, choice in SIZED
-        ]
+    jobs += [
+        make_job(name, "ecp5", bits, choice, rows=rows, cols=cols)
+        for (rows, cols), widths in SIZES.items()
+        for bits in widths
+        for name, choice in SIZED
+    ]
     return jobs + variants()
 
 
@@ -230,7 +231,7 @@ def measure_lanes(
     progress: Progress = lambda *_: None,
     first: tuple[str, Callable[[], None]] | None = None,
 ) -> list[Lane]:
-    """A record of ``lanes`` for each job; as many at a time as there are processors.
+    """A record of ``lanes`` for each job, several at a time.
 
     ``first``: something else to do beside them, and what to call it.
 
@@ -256,7 +257,8 @@ def measure_lanes(
         ended.append(title)
         progress(title, len(ended), len(tasks))
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    # One more than processors: while one waits to elaborate, the others keep them busy.
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1) as pool:
         running = [pool.submit(run, title, task) for title, task in tasks]
         try:
             for future in running:
