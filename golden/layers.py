@@ -2,8 +2,9 @@
 
 All vectors are two's-complement fixed point with ``RESULT_FRAC`` fraction bits ("Q16" below) in
 int64 arrays whose values fit int32, unless a name says otherwise. T is tokens, P positions, D the
-model's width, H heads, W the width of a head. Nothing here computes in floating point, but for
-products of integers below the bound at which float64 is exact, and for tables made on import.
+model's width, H query heads, G key-value heads, W the width of a head. Nothing here computes in
+floating point, but for integers below the bound at which float64 is exact, and for tables made on
+import.
 
 Divisions and square roots are floors of exact integers: hardware makes them one bit a cycle, once
 for a vector.
@@ -19,14 +20,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.arith import EXACT_FLOAT64, Int64, saturate, shift_round_half_even
-from golden.config import RESULT_BITS, RESULT_FRAC
-from golden.rf8 import INTEGERS
+from golden.arith import EXACT_FLOAT64, Int64, requantize, saturate, shift_round_half_even
+from golden.config import MAX_SIGNIFICAND, RESULT_BITS, RESULT_FRAC
+from golden.rf8 import INTEGERS, VALUES, encode, row_bias
 
-Activation = Literal["gelu", "gelu_tanh", "relu"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
 NORM_BITS = 20
-"""Bits of a centred value in LayerNorm, sign included: wide enough that small values beside one
+"""Bits of a value in LayerNorm and RMSNorm, sign included: wide enough that small values beside one
 very large one keep most of theirs."""
 
 
@@ -96,38 +97,43 @@ def integer_sqrt(value: Int64) -> Int64:
 def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
     """LayerNorm over the last axis: [T, D] Q16 to [T, D] Q16.
 
-    ``gamma``: [D] mantissas of 16 bits; ``beta``: [D] Q16. With d the centred values, aligned to
-    ``NORM_BITS``, the variance is ``floor(sum(d*d) * 2**6 / D)``, its root the integer one, and
-    the reciprocal ``floor(2**40 / root)``.
+    ``gamma``: [D] mantissas of 16 bits; ``beta``: [D] Q16. The mean is rounded half to even; then
+    as `rms_norm`.
     """
-    width = x.shape[-1]
-    mean = divide_round_half_even(x.sum(axis=-1, keepdims=True), width)
-    centred = x - mean
-    drop = bit_length(np.abs(centred).max(axis=-1, keepdims=True)) - (NORM_BITS - 1)
-    drop = np.maximum(drop, -8)  # so that epsilon, below 1, fits beside any variance
-    d = saturate(shift_left_or_right(centred, -drop), NORM_BITS)
-    variance = ((d * d).sum(axis=-1, keepdims=True) << 6) // width
-    # epsilon in the units of `variance`: d is x * 2**(RESULT_FRAC - drop).
+    mean = divide_round_half_even(x.sum(axis=-1, keepdims=True), x.shape[-1])
+    return add(rms_norm(x - mean, gamma, epsilon), beta)
+
+
+def rms_norm(x: Int64, gamma: Block, epsilon: float) -> Int64:
+    """RMSNorm over the last axis: [T, D] Q16, one bit more where centred, to [T, D] Q16.
+
+    ``gamma``: [D] mantissas of 16 bits. With d the values, aligned to ``NORM_BITS``, the mean
+    square is ``floor(sum(d*d) * 2**6 / D)``, its root the integer one, and the reciprocal
+    ``floor(2**40 / root)``.
+    """
+    drop = bit_length(np.abs(x).max(axis=-1, keepdims=True)) - (NORM_BITS - 1)
+    drop = np.maximum(drop, -8)  # so that epsilon, below 1, fits beside any mean square
+    d = saturate(shift_left_or_right(x, -drop), NORM_BITS)
+    square = ((d * d).sum(axis=-1, keepdims=True) << 6) // x.shape[-1]
+    # epsilon in the units of `square`: d is x * 2**(RESULT_FRAC - drop).
     power = 2 * (RESULT_FRAC - drop) + 6
     eps = math.frexp(epsilon)
     eps_mantissa = round(eps[0] * 2**20)
-    variance = variance + shift_left_or_right(
-        np.full_like(power, eps_mantissa), power + eps[1] - 20
-    )
-    root = np.maximum(integer_sqrt(variance), 1)  # standard deviation of d, 3 fraction bits
+    square = square + shift_left_or_right(np.full_like(power, eps_mantissa), power + eps[1] - 20)
+    root = np.maximum(integer_sqrt(square), 1)  # root of the mean square of d, 3 fraction bits
     inverse = (np.int64(1) << np.int64(40)) // root
-    # d / deviation = d * inverse * 2**-37; keep 20 fraction bits, then scale.
+    # d / root = d * inverse * 2**-37; keep 20 fraction bits, then scale.
     size = bit_length(inverse)
     short = shift_round_half_even(inverse, np.maximum(size - 24, 0))
     normal = shift_round_half_even(d * short, 17 - np.maximum(size - 24, 0))
     product = normal * gamma.mantissa
     scaled = shift_left_or_right(product, gamma.exponent + (RESULT_FRAC - 20))
-    return saturate(saturate(scaled, RESULT_BITS) + beta, RESULT_BITS)
+    return saturate(scaled, RESULT_BITS)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A function on [0, end) by linear interpolation between equally spaced, rounded values.
+    """A function on [0, end] by linear interpolation between equally spaced, rounded values.
 
     ``index_bits`` and ``step_bits``: an argument of ``index_bits + step_bits`` bits splits into the
     interval and the position in it. ``values``: one more than intervals, ``frac`` fraction bits.
@@ -141,7 +147,8 @@ class Table:
     def __call__(self, argument: Int64) -> Int64:
         index = argument >> self.step_bits
         rest = argument & ((1 << self.step_bits) - 1)
-        low, high = self.values[index], self.values[index + 1]
+        low = self.values[index]
+        high = self.values[np.minimum(index + 1, len(self.values) - 1)]
         value: Int64 = low + shift_round_half_even((high - low) * rest, self.step_bits)
         return value
 
@@ -159,113 +166,247 @@ EXP_FRAC = 24
 EXP2 = make_table(lambda u: 2.0**-u, end=1.0, index_bits=9, arg_bits=RESULT_FRAC, frac=EXP_FRAC)
 """2**-u for u in [0, 1), u with 16 fraction bits."""
 
-GELU_END = 8
-_GELU_ARG = RESULT_FRAC + 3
 
-
-def _gelu_rest(phi: Callable[[float], float]) -> Table:
-    # gelu(x) - relu(x) is even: -|x| * phi(-|x|).
+def _rest(gate: Callable[[float], float], end: int) -> Table:
+    # x * gate(x) - relu(x) is even where gate(x) + gate(-x) = 1: it is -|x| * gate(-|x|).
     return make_table(
-        lambda a: -a * phi(-a), end=GELU_END, index_bits=11, arg_bits=_GELU_ARG, frac=RESULT_FRAC
+        lambda a: -a * gate(-a),
+        end=end,
+        index_bits=11,
+        arg_bits=RESULT_FRAC + end.bit_length() - 1,
+        frac=RESULT_FRAC,
     )
 
 
-GELU_REST = {
-    "gelu": _gelu_rest(lambda x: 0.5 * math.erfc(-x / math.sqrt(2))),
-    "gelu_tanh": _gelu_rest(
-        lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+RESTS = {
+    "gelu": _rest(lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), 8),
+    "gelu_tanh": _rest(
+        lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), 8
     ),
+    "silu": _rest(lambda x: 1 / (1 + math.exp(-x)), 16),
 }
-"""What is between GELU and ReLU, on the magnitude of x below 8; beyond it is 0."""
+"""What is between an activation function and ReLU, on the magnitude of x. It is 0 from the table's
+end on: below 2**-17."""
 
 
 def activate(x: Int64, kind: Activation) -> Int64:
-    """GELU (exact or tanh form) or ReLU of Q16 values."""
+    """GELU (exact or tanh form), SiLU or ReLU of Q16 values."""
     relu = np.maximum(x, 0)
     if kind == "relu":
         return relu
-    magnitude = np.abs(x)
-    inside = magnitude < GELU_END << RESULT_FRAC
-    return relu + np.where(inside, GELU_REST[kind](np.where(inside, magnitude, 0)), 0)
+    table = RESTS[kind]
+    last = np.int64(1) << np.int64(table.index_bits + table.step_bits)
+    return relu + table(np.minimum(np.abs(x), last))
+
+
+def multiply(a: Int64, b: Int64) -> Int64:
+    """Elementwise product of Q16 values, rounded half to even, saturated."""
+    return saturate(shift_round_half_even(a * b, RESULT_FRAC), RESULT_BITS)
+
+
+TURN_BITS = 32
+"""An angle is a fraction of a turn with this many bits."""
+
+SINE_FRAC = 16
+SINE = make_table(
+    lambda u: math.sin(u * math.pi / 2), end=1.0, index_bits=9, arg_bits=16, frac=SINE_FRAC
+)
+"""Sine over a quarter of a turn, the angle with 16 fraction bits."""
+
+
+def rotary_steps(width: int, theta: float) -> Int64:
+    """How far each pair of a head turns from one position to the next: [W/2], TURN_BITS bits.
+
+    Pair i turns by ``theta**(-2i/W)`` radians (arXiv 2104.09864).
+    """
+    radians = [theta ** (-2 * i / width) for i in range(width // 2)]
+    return np.array([round(r / math.tau * 2**TURN_BITS) for r in radians], np.int64)
+
+
+def sine(angle: Int64) -> Int64:
+    """Sine of angles of ``TURN_BITS`` bits, which wrap; SINE_FRAC fraction bits.
+
+    The angle is first rounded to 18 bits, halves up: two choose the quarter.
+    """
+    short = (angle + (1 << (TURN_BITS - 19))) >> (TURN_BITS - 18)
+    quarter, rest = short >> 16 & 3, short & 0xFFFF
+    value = SINE(np.where(quarter & 1 == 1, (1 << 16) - rest, rest))
+    return np.where(quarter & 2 == 2, -value, value)
+
+
+def rotate(x: Int64, positions: Int64, steps: Int64, *, interleaved: bool = False) -> Int64:
+    """Rotary position embedding: [T, H, W] Q16 to [T, H, W] Q16.
+
+    ``positions``: [T], below 2**30; ``steps``: of `rotary_steps`. Pairs are elements i and i + W/2,
+    as in Hugging Face's Llama, or ``interleaved`` 2i and 2i + 1, as in the original one and in
+    GGUF files. Each element is rounded once, half to even.
+    """
+    angle = positions[:, None] * steps
+    s, c = sine(angle)[:, None], sine(angle + (1 << (TURN_BITS - 2)))[:, None]
+    half = x.shape[-1] // 2
+    first = np.s_[..., 0::2] if interleaved else np.s_[..., :half]
+    second = np.s_[..., 1::2] if interleaved else np.s_[..., half:]
+    turned = np.empty_like(x)
+    turned[first] = x[first] * c - x[second] * s
+    turned[second] = x[second] * c + x[first] * s
+    return saturate(shift_round_half_even(turned, SINE_FRAC), RESULT_BITS)
+
+
+def encode_shared(x: Int64, span: int = 16) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Vectors [..., W] Q16 to RF8 codes [..., W] with one bias [...] a vector.
+
+    Rounded to nearest; the bias is the smallest at which the largest magnitude does not saturate,
+    and counts ones, not steps of 2**-16: -31 to 0.
+    """
+    rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
+    bias = row_bias(rows)
+    codes = encode(rows, bias[:, None], span=span)
+    return codes.reshape(x.shape), (bias - RESULT_FRAC).reshape(x.shape[:-1])
+
+
+def decode_shared(codes: NDArray[np.uint8], bias: NDArray[np.int8]) -> NDArray[np.float64]:
+    """The values of `encode_shared`, in units of Q16: multiples of 2**-19, exact."""
+    return VALUES[codes] * np.exp2(bias.astype(np.float64) + RESULT_FRAC)[..., None]
 
 
 @dataclass
 class KVCache:
-    """Keys and values of one layer, as blocks: mantissas [P, H, W], exponents [P, H, 1]."""
+    """Keys and values of one layer as RF8, with one bias for each position and head.
 
-    keys: Block
-    values: Block
+    ``keys``: [P, G, 2, W] codes: a key is the sum of two, the second being that of the first's
+    rounding error at the same bias. The array reads both as one row of 2W weights. ``values``:
+    [P, G, W] codes. ``key_bias``, ``value_bias``: [P, G].
+    """
+
+    keys: NDArray[np.uint8]
+    key_bias: NDArray[np.int8]
+    values: NDArray[np.uint8]
+    value_bias: NDArray[np.int8]
 
     @classmethod
     def empty(cls, heads: int, width: int) -> KVCache:
-        """A cache of no positions."""
-        nothing = Block(np.zeros((0, heads, width), np.int64), np.zeros((0, heads, 1), np.int64))
-        return cls(nothing, nothing)
+        """A cache of no positions, for ``heads`` key-value heads."""
+        return cls(
+            np.zeros((0, heads, 2, width), np.uint8),
+            np.zeros((0, heads), np.int8),
+            np.zeros((0, heads, width), np.uint8),
+            np.zeros((0, heads), np.int8),
+        )
 
-    def append(self, keys: Block, values: Block) -> None:
-        """Add positions at the end."""
-        self.keys, self.values = _joined(self.keys, keys), _joined(self.values, values)
+    @property
+    def positions(self) -> int:
+        """How many there are."""
+        return len(self.keys)
+
+    def append(self, k: Int64, v: Int64, span: int = 16) -> None:
+        """Add keys and values [T, G, W] Q16 at the end, encoded with ``span`` exponents."""
+        first, bias = encode_shared(k, span)
+        rest = k - decode_shared(first, bias)
+        second = encode(rest, (bias.astype(np.int64) + RESULT_FRAC)[..., None], span=span)
+        values, value_bias = encode_shared(v, span)
+        self.keys = np.concatenate([self.keys, np.stack([first, second], axis=2)])
+        self.key_bias = np.concatenate([self.key_bias, bias])
+        self.values = np.concatenate([self.values, values])
+        self.value_bias = np.concatenate([self.value_bias, value_bias])
+
+    def truncate(self, positions: int) -> None:
+        """Keep the first ``positions``."""
+        self.keys, self.key_bias = self.keys[:positions], self.key_bias[:positions]
+        self.values, self.value_bias = self.values[:positions], self.value_bias[:positions]
 
 
-def _joined(a: Block, b: Block) -> Block:
-    return Block(np.concatenate([a.mantissa, b.mantissa]), np.concatenate([a.exponent, b.exponent]))
-
-
-SCALE_BITS = 20
-
-
-def _exact_product(a: Int64, b: Int64, bound: int) -> Int64:
+def _exact_product(a: Int64, b: NDArray[np.float64], bound: int) -> Int64:
     if bound >= EXACT_FLOAT64:
         raise OverflowError(f"a sum of magnitude {bound} is not exact in float64 (limit 2**53)")
-    product: Int64 = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.int64)
+    product: Int64 = np.matmul(a.astype(np.float64), b).astype(np.int64)
     return product
 
 
-def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int) -> Int64:
-    """Causal self-attention of T new tokens: q, k, v [T, H, W] Q16 to [T, H, W] Q16.
+def exponentials(score: Int64, seen: NDArray[np.bool_]) -> Int64:
+    """``2**(score - max)`` over the last axis: Q16 to ``EXP_FRAC`` fraction bits.
 
-    Appends the new keys and values to ``cache``. Queries, keys and values are blocks of ``bits``
-    bits, one exponent for each token and head. Scores are exact sums, scaled by log2(e)/sqrt(W) to
-    Q16; probabilities are ``2**(score - max)`` with ``EXP_FRAC`` fraction bits; each takes its
-    value's exponent on, and they become one block, whose product with the values is exact.
+    0 where not ``seen`` (broadcasts), which the maximum does not count either.
     """
-    tokens, _, width = q.shape
-    cache.append(block_quantize(k, bits), block_quantize(v, bits))
-    keys, values = cache.keys, cache.values
-    positions = len(keys.mantissa)
-    query = block_quantize(q, bits)
-    largest = 1 << (bits - 1)
-
-    dots = _exact_product(  # [H, T, P]
-        query.mantissa.transpose(1, 0, 2),
-        keys.mantissa.transpose(1, 2, 0),
-        width * largest * largest,
-    )
-    exponent = query.exponent.transpose(1, 0, 2) + keys.exponent.transpose(1, 2, 0)
-    factor = round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
-    # Q16, up to 2**23 in magnitude: far beyond what any softmax tells apart from one-hot.
-    bounded = saturate(dots, 40)
-    score = saturate(shift_left_or_right(bounded, np.minimum(exponent + RESULT_FRAC, 22)), 40)
-    score = score * factor >> SCALE_BITS
-
-    first = positions - tokens
-    seen = np.arange(positions)[None, :] <= first + np.arange(tokens)[:, None]  # [T, P]
-    score = np.where(seen, score, np.int64(-1) << np.int64(44))
-    below = score.max(axis=-1, keepdims=True) - score
+    masked = np.where(seen, score, np.int64(-1) << np.int64(RESULT_BITS))
+    below = masked.max(axis=-1, keepdims=True) - masked
     whole = np.minimum(below >> RESULT_FRAC, EXP_FRAC + 1)
-    weight = EXP2(below & ((1 << RESULT_FRAC) - 1)) >> whole
-    weight = np.where(seen, weight, 0)  # [H, T, P]
-    total = weight.sum(axis=-1, keepdims=True)
+    weight: Int64 = EXP2(below & ((1 << RESULT_FRAC) - 1)) >> whole
+    return np.where(seen, weight, 0)
 
-    # Exponents of values are -RESULT_FRAC and above: 0 to 16 more bits.
-    lifted = weight << (values.exponent.transpose(1, 2, 0) + RESULT_FRAC)
-    share = block_quantize(lifted, 16, frac=0)
-    context = _exact_product(
-        share.mantissa, values.mantissa.transpose(1, 0, 2), positions * 32768 * largest
-    )
-    # context * 2**(share.exponent) / total, in Q16: the reciprocal has 24 fraction bits.
-    inverse = (np.int64(1) << np.int64(2 * EXP_FRAC - 1)) // total
-    size = np.maximum(bit_length(np.abs(context)) - 36, 0)
-    product = shift_round_half_even(context, size) * inverse
-    scaled = shift_left_or_right(product, share.exponent + size - (2 * EXP_FRAC - 1))
-    return saturate(scaled, RESULT_BITS).transpose(1, 0, 2)
+
+INVERSE_FRAC = 20
+
+
+def reciprocal(total: Int64) -> tuple[Int64, Int64]:
+    """``inverse`` and ``size`` with ``1 / total = inverse * 2**-(INVERSE_FRAC + size)``.
+
+    ``total``: at least 2**EXP_FRAC and below 2**62. Its upper 24 bits are divided, so that the
+    inverse has 21 bits however many positions there are: between 1 and 2 with INVERSE_FRAC bits.
+    """
+    size = bit_length(total >> 24) + 24
+    inverse: Int64 = (np.int64(1) << np.int64(24 + INVERSE_FRAC)) // (total >> (size - 24))
+    return inverse, size
+
+
+SCALE_BITS = 20
+QUERY_FRAC = 24
+_AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache
+
+
+def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int = 16) -> Int64:
+    """Causal self-attention of T new tokens: q [T, H, W], k, v [T, G, W] Q16 to [T, H, W] Q16.
+
+    Appends the new keys and values to ``cache``; H/G query heads share a key-value head. Every
+    product is one of the array: RF8 weights, a block of ``bits`` bits as activations, an exact
+    sum, requantised to Q16.
+
+    - Queries take the factor log2(e)/sqrt(W), QUERY_FRAC fraction bits, and become a block.
+    - A position's score is the product with both codes of its key; weights are its
+      `exponentials`.
+    - A weight takes the bias of its value on as a shift, and the weights become one block. Its
+      exponent makes the total lie in [1/2, 1), so that the product with the values does not
+      saturate.
+    - The result takes the `reciprocal` of that total as a factor, rounded half to even.
+    """
+    tokens, heads, width = q.shape
+    cache.append(k, v, span)
+    groups, largest = k.shape[1], (MAX_SIGNIFICAND << 15) << (bits - 1)
+    factor = round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
+    scaled = shift_round_half_even(q * factor, SCALE_BITS + RESULT_FRAC - QUERY_FRAC)
+    query = block_quantize(scaled, bits, QUERY_FRAC)
+    keys = INTEGERS[cache.keys].sum(axis=2).astype(np.float64).transpose(1, 2, 0)  # [G, W, P]
+    values = INTEGERS[cache.values].astype(np.float64).transpose(1, 0, 2)  # [G, P, W]
+    key_bias = cache.key_bias.astype(np.int64).T[:, None]  # [G, 1, P]
+    value_bias = cache.value_bias.astype(np.int64).T[:, None]
+
+    def by_group(part: Int64) -> Int64:
+        """[t, H, n] to [G, t * H/G, n]: the rows of one group meet the same keys."""
+        turned = part.reshape(len(part), groups, heads // groups, -1).transpose(1, 0, 2, 3)
+        return turned.reshape(groups, len(part) * (heads // groups), -1)
+
+    result = np.empty_like(q)
+    before = cache.positions - tokens
+    for first in range(0, tokens, _AT_ONCE):
+        part = np.s_[first : first + _AT_ONCE]
+        count = len(q[part])
+        p = before + first + count
+        dots = _exact_product(by_group(query.mantissa[part]), keys[..., :p], 2 * width * largest)
+        exponent = by_group(query.exponent[part]) + key_bias[..., :p]
+        score = requantize(dots, exponent + _CODE_SHIFT)
+        last = np.repeat(before + first + np.arange(count), heads // groups)
+        weight = exponentials(score, np.arange(p) <= last[:, None])
+        inverse, size = reciprocal(weight.sum(axis=-1, keepdims=True))
+
+        lifted = np.where(weight > 0, bit_length(weight) + value_bias[..., :p], -128)
+        exponent = lifted.max(axis=-1, keepdims=True) - (bits - 1)
+        share = saturate(shift_left_or_right(weight, value_bias[..., :p] - exponent), bits)
+        dots = _exact_product(share, values[:, :p], p * largest)
+        mean = requantize(dots, exponent - size + _CODE_SHIFT)
+        context = saturate(shift_round_half_even(mean * inverse, INVERSE_FRAC), RESULT_BITS)
+        turned = context.reshape(groups, count, heads // groups, width).transpose(1, 0, 2, 3)
+        result[part] = turned.reshape(count, heads, width)
+    return result
+
+
+_CODE_SHIFT = RESULT_FRAC - 4
+"""A code's integer is in units of 2**-4 of its row's bias; results have RESULT_FRAC bits."""

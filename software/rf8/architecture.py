@@ -37,6 +37,25 @@ class GPT2Spec:
         """Elements of one attention head."""
         return self.width // self.heads
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.heads
+
+    def matrices(self) -> list[str]:
+        """Names of the linear layers of a token's way, in order, the head not among them."""
+        parts = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        return [f"h.{layer}.{part}" for layer in range(self.layers) for part in parts]
+
+    def norms(self) -> list[str]:
+        """Names of the norms."""
+        names = [f"h.{layer}.{norm}" for layer in range(self.layers) for norm in ("ln_1", "ln_2")]
+        return [*names, "ln_f"]
+
+    def embeddings(self) -> list[str]:
+        """Names of the embeddings, that of tokens first."""
+        return ["wte", "wpe"]
+
     @classmethod
     def from_config(cls, config: dict[str, Any], where: str) -> GPT2Spec:
         """Read a transformers config; ``where`` names it in errors.
@@ -95,7 +114,11 @@ class GPT2Spec:
 
 @dataclass(frozen=True)
 class LlamaSpec:
-    """The shape of a Llama model: RMSNorm, rotary positions, gated MLP, grouped-query attention."""
+    """The shape of a Llama model: RMSNorm, rotary positions, gated MLP, grouped-query attention.
+
+    ``theta``, ``rotary``: base and type of the rotary positions. ``interleaved``: whether they
+    turn elements 2i and 2i + 1 (the config's ``rope_interleaved``), not i and i + half a head.
+    """
 
     layers: int
     width: int
@@ -109,6 +132,25 @@ class LlamaSpec:
     attention_bias: bool
     mlp_bias: bool
     tied: bool
+    theta: float
+    rotary: str
+    interleaved: bool
+
+    def matrices(self) -> list[str]:
+        """Names of the linear layers of a token's way, in order, the head not among them."""
+        parts = [f"self_attn.{part}_proj" for part in "qkvo"]
+        parts += [f"mlp.{part}_proj" for part in ("gate", "up", "down")]
+        return [f"layers.{layer}.{part}" for layer in range(self.layers) for part in parts]
+
+    def norms(self) -> list[str]:
+        """Names of the norms."""
+        parts = ("input_layernorm", "post_attention_layernorm")
+        names = [f"layers.{layer}.{norm}" for layer in range(self.layers) for norm in parts]
+        return [*names, "norm"]
+
+    def embeddings(self) -> list[str]:
+        """Names of the embeddings: that of tokens."""
+        return ["embed_tokens"]
 
     @classmethod
     def from_config(cls, config: dict[str, Any], where: str) -> LlamaSpec:
@@ -121,6 +163,7 @@ class LlamaSpec:
         """
         number = partial(_number, config, where)
         width, heads = number("hidden_size", 4096), number("num_attention_heads", 32)
+        theta, rotary = _rotary(config, where)
         spec = cls(
             layers=number("num_hidden_layers", 32),
             width=width,
@@ -134,7 +177,12 @@ class LlamaSpec:
             attention_bias=bool(config.get("attention_bias", False)),
             mlp_bias=bool(config.get("mlp_bias", False)),
             tied=bool(config.get("tie_word_embeddings", False)),
+            theta=theta,
+            rotary=rotary,
+            interleaved=bool(config.get("rope_interleaved", False)),
         )
+        if spec.head_width % 2:
+            raise DataError(f"{where}: head_dim is {spec.head_width}: rotary positions need pairs")
         if spec.heads % spec.kv_heads:
             raise DataError(
                 f"{where}: num_attention_heads {heads} is no multiple of num_key_value_heads "
@@ -172,7 +220,7 @@ class LlamaSpec:
 
 Spec = GPT2Spec | LlamaSpec
 
-SPECS: dict[str, type[GPT2Spec] | type[LlamaSpec]] = {"gpt2": GPT2Spec, "llama": LlamaSpec}
+SPECS: dict[str, type[Spec]] = {"gpt2": GPT2Spec, "llama": LlamaSpec}
 """model_type of a transformers config -> its spec."""
 
 
@@ -204,6 +252,17 @@ def _epsilon(config: dict[str, Any], key: str, where: str) -> float:
     if not isinstance(epsilon, float) or not 0 < epsilon < 1:
         raise DataError(f"{where}: {key} is {epsilon!r}, must be in (0, 1)")
     return epsilon
+
+
+def _rotary(config: dict[str, Any], where: str) -> tuple[float, str]:
+    """Base and type of rotary positions; configs older than transformers 5 have two keys for it."""
+    found = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: rope_parameters is {found!r}, must be an object")
+    theta = found.get("rope_theta", config.get("rope_theta", 10000.0))
+    if not isinstance(theta, int | float) or not theta > 1:
+        raise DataError(f"{where}: rope_theta is {theta!r}, must be above 1")
+    return float(theta), str(found.get("rope_type", found.get("type", "default")))
 
 
 def _activation(config: dict[str, Any], where: str) -> Activation:

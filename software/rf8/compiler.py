@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
 from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
-from golden.layers import block_quantize
+from golden.layers import block_quantize, rotary_steps
 from golden.machine import pack_tiles
-from rf8.architecture import GPT2Spec
+from rf8.architecture import LlamaSpec
 from rf8.errors import DataError
 from rf8.model import Model, RF8Tensor
 from rf8.program import Buffer, Kernel, Program
@@ -46,13 +46,21 @@ def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.
 
 def linear_layers(model: Model) -> list[tuple[str, str, str | None]]:
     """The matrices of a token's way, in order: (name, weight tensor, bias tensor)."""
-    names = [
-        f"h.{layer}.{part}"
-        for layer in range(model.spec.layers)
-        for part in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-    ]
-    layers: list[tuple[str, str, str | None]] = [(n, f"{n}.weight", f"{n}.bias") for n in names]
-    return [*layers, ("lm_head", "wte.weight" if model.spec.tied else "lm_head.weight", None)]
+    spec = model.spec
+    head = f"{spec.embeddings()[0]}.weight" if spec.tied else "lm_head.weight"
+    biases = {name: f"{name}.bias" for name in spec.matrices() if f"{name}.bias" in model.tensors}
+    layers = [(name, f"{name}.weight", biases.get(name)) for name in spec.matrices()]
+    return [*layers, ("lm_head", head, None)]
+
+
+def check_operations(model: Model) -> None:
+    """Raise DataError where the model has an operation that cannot be lowered; names both."""
+    spec = model.spec
+    if isinstance(spec, LlamaSpec) and spec.rotary != "default":
+        raise DataError(
+            f"{model.name}: model.rotary_emb: rotary positions of type {spec.rotary!r} cannot be "
+            "lowered, only 'default'"
+        )
 
 
 def compile(
@@ -66,8 +74,8 @@ def compile(
     Raises
     ------
     DataError
-        Where the model is not quantised, was quantised for a wider span than the machine has, or
-        does not fit it.
+        Where the model is not quantised, was quantised for a wider span than the machine has, does
+        not fit it, or has an operation that cannot be lowered.
     ValueError
         Where there is no such config.
     """
@@ -79,9 +87,7 @@ def compile(
             f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
             f"{config.span}: quantise it again with --span {config.span}"
         )
-    if not isinstance(model.spec, GPT2Spec):
-        kind = model.config.get("model_type")
-        raise DataError(f"{model.name}: model_type is {kind!r}; the compiler lowers 'gpt2' models")
+    check_operations(model)
     layers = linear_layers(model)
     shapes = {name: _matrix(model, weight).codes.shape for name, weight, _ in layers}
     longest = max(k for _, k in shapes.values())
@@ -234,15 +240,17 @@ def layer_code(
 
 
 def _host_arrays(model: Model) -> dict[str, NDArray[np.generic]]:
-    """What the host's integer operations need: embeddings as RF8, norms as fixed point."""
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for name in ("wte.weight", "wpe.weight"):
-        tensor = _matrix(model, name)
-        arrays[f"{name}.codes"], arrays[f"{name}.bias"] = tensor.codes, tensor.bias
-    norms = [f"h.{layer}.{norm}" for layer in range(model.spec.layers) for norm in ("ln_1", "ln_2")]
-    for name in [*norms, "ln_f"]:
+    """What the host's integer operations need: embeddings as RF8, norms as fixed point, angles."""
+    spec, arrays = model.spec, dict[str, NDArray[np.generic]]()
+    for name in spec.embeddings():
+        tensor = _matrix(model, f"{name}.weight")
+        arrays[f"{name}.weight.codes"], arrays[f"{name}.weight.bias"] = tensor.codes, tensor.bias
+    for name in spec.norms():
         gamma = block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
         arrays[f"{name}.gamma"] = gamma.mantissa.astype(np.int16)
         arrays[f"{name}.gamma_exponent"] = gamma.exponent.astype(np.int8)
-        arrays[f"{name}.beta"] = fixed_point(model, f"{name}.bias").astype(np.int32)
+        if f"{name}.bias" in model.tensors:
+            arrays[f"{name}.beta"] = fixed_point(model, f"{name}.bias").astype(np.int32)
+    if isinstance(spec, LlamaSpec):
+        arrays["rotary.steps"] = rotary_steps(spec.head_width, spec.theta).astype(np.uint32)
     return arrays

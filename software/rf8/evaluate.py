@@ -1,4 +1,4 @@
-"""Perplexity of transformers models on text, window by window."""
+"""Perplexity of transformers models and of the integer pipeline on text, window by window."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from golden.config import RESULT_FRAC
 from rf8.errors import DataError
+from rf8.program import Program
+from rf8.transformer import Matrices, Transformer
 
 ROWS = 256  # positions whose logits are held at a time: a large vocabulary needs it
 
@@ -57,20 +60,55 @@ def perplexity(
     A last window that is not full is left out. limit: windows to use at most.
     Raises DataError for fewer tokens than a window.
     """
+    windows = cut(ids, window, limit)
+    losses = []
+    for number, tokens in enumerate(windows):
+        progress("perplexity", number, len(windows))
+        losses.append(loss(model, tokens))
+    return Perplexity(tuple(losses), window)
+
+
+def cut(ids: Tensor, window: int, limit: int | None = None) -> list[Tensor]:
+    """Consecutive windows of ``ids``, at most ``limit``; a last one that is not full is left out.
+
+    Raises DataError for fewer tokens than a window.
+    """
     count = min(len(ids) // window, limit or len(ids))
     if count < 1:
         raise DataError(f"{len(ids)} tokens of text are fewer than a window of {window}")
+    return list(ids[: count * window].view(count, window))
+
+
+@torch.no_grad()
+def loss(model: nn.Module, tokens: Tensor) -> float:
+    """Mean negative log-likelihood in nats of the tokens of a window but the first."""
     head: Tensor = model.get_output_embeddings().weight  # type: ignore[operator]
-    losses = []
-    for number in range(count):
-        progress("perplexity", number, count)
-        tokens = ids[number * window : (number + 1) * window]
-        hidden = model.base_model(input_ids=tokens[None], use_cache=False)  # type: ignore[operator]
-        states = hidden.last_hidden_state[0, :-1]
-        total = 0.0
-        for first in range(0, window - 1, ROWS):
-            logits = states[first : first + ROWS] @ head.T
-            targets = tokens[1 + first : 1 + first + len(logits)]
-            total += float(F.cross_entropy(logits, targets, reduction="sum"))
-        losses.append(total / (window - 1))
-    return Perplexity(tuple(losses), window)
+    hidden = model.base_model(input_ids=tokens[None], use_cache=False)  # type: ignore[operator]
+    states: Tensor = hidden.last_hidden_state[0]
+    return _mean_loss(tokens, lambda rows: states[rows] @ head.T)
+
+
+class Integers:
+    """The integer pipeline of a program on the golden model, a window at once."""
+
+    def __init__(self, program: Program) -> None:
+        self._model = Transformer(program, Matrices(program))
+
+    def loss(self, tokens: Tensor) -> float:
+        """Mean negative log-likelihood in nats of the tokens of a window but the first."""
+        self._model.reset()
+        states = self._model.hidden(tokens.tolist())
+
+        def logits(rows: slice) -> Tensor:
+            return torch.from_numpy(self._model.logits(states[rows]) * 2.0**-RESULT_FRAC)
+
+        return _mean_loss(tokens, logits)
+
+
+def _mean_loss(tokens: Tensor, logits: Callable[[slice], Tensor]) -> float:
+    count, total = len(tokens) - 1, 0.0
+    for first in range(0, count, ROWS):
+        rows = slice(first, min(first + ROWS, count))
+        targets = tokens[1:][rows]
+        total += float(F.cross_entropy(logits(rows), targets, reduction="sum"))
+    return total / count

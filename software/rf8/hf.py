@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from rf8.architecture import Spec, is_conv1d, is_matrix, read_spec
+from rf8.architecture import LlamaSpec, Spec, is_conv1d, is_matrix, read_spec
 from rf8.errors import DataError
 from rf8.fetch import cached, wheel
 from rf8.model import TOKENIZER_FILES, Float, Model
@@ -27,10 +27,12 @@ def to_transformers(model: Model, *, copy: bool = False) -> nn.Module:
     """The same model in transformers, in eval mode; RF8 codes become their values.
 
     Float tensors share their memory with ``model``, so that a large model is held once; copy: a
-    module of its own, to be trained.
+    module of its own, to be trained. Raises DataError for what transformers does not have.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if isinstance(model.spec, LlamaSpec) and model.spec.interleaved:
+        raise DataError(f"{model.name}: transformers' Llama has no rope_interleaved")
     config = {k: v for k, v in model.config.items() if k not in ("quantization_config", "dtype")}
     with torch.device("meta"):
         module: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))

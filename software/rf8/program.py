@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import AccelConfig
-from rf8.architecture import GPT2Spec
+from rf8.architecture import SPECS, Spec
 from rf8.errors import DataError
 from rf8.files import replaced_file
 from rf8.model import make_tokenizer
 
 FORMAT = "rf8-image"
-VERSION = 1
+VERSION = 2
 """Of the image format, instruction set and memory map together: they change as one."""
 
 Array = NDArray[Any]
@@ -55,11 +55,11 @@ class Program:
     """A compiled model: memory content, entry points, and what the host needs.
 
     ``sections``: name -> (address, bytes) of what must be in memory before the first run.
-    ``host``: arrays of the operations that the host does (embeddings, norms).
+    ``host``: arrays of the operations that the host does (embeddings, norms, angles).
     """
 
     config: AccelConfig
-    spec: GPT2Spec
+    spec: Spec
     model: str
     memory_bytes: int
     sections: dict[str, tuple[int, NDArray[np.uint8]]]
@@ -67,6 +67,11 @@ class Program:
     host: dict[str, Array]
     eos: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def architecture(self) -> str:
+        """ "gpt2" or "llama"."""
+        return next(name for name, kind in SPECS.items() if isinstance(self.spec, kind))
 
     @property
     def constant(self) -> list[tuple[int, int]]:
@@ -94,6 +99,7 @@ class Program:
             tensors[f"file.{name}"] = np.frombuffer(content, np.uint8)
         about = {
             "config": self.config.as_dict(),
+            "architecture": self.architecture,
             "spec": asdict(self.spec),
             "model": self.model,
             "memory_bytes": self.memory_bytes,
@@ -156,7 +162,7 @@ class Program:
 
         return cls(
             config=AccelConfig(**about["config"]),
-            spec=GPT2Spec(**about["spec"]),
+            spec=SPECS[about["architecture"]](**about["spec"]),
             model=about["model"],
             memory_bytes=about["memory_bytes"],
             sections={n: (about["addresses"][n], data) for n, data in part("section.").items()},

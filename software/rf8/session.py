@@ -16,10 +16,10 @@ from golden import isa, layers
 from golden.arith import Int64
 from golden.config import INSTRUCTION_BYTES
 from golden.isa import ErrorCode
-from golden.layers import Block, KVCache
 from golden.machine import Engine, Machine
 from rf8.errors import DataError, UsageError
 from rf8.program import Kernel, Program
+from rf8.transformer import Transformer
 
 Backend = Literal["golden", "rtl", "both"]
 
@@ -144,13 +144,11 @@ class Session:
             self._rtl = RtlMachine(
                 _image(program), program.config, memory, waveform=path, progress=progress
             )
-        self._caches: list[KVCache] = []
-        self.reset()
+        self._model = Transformer(program, self._linear)
 
     def reset(self) -> None:
         """Forget all tokens."""
-        spec = self.program.spec
-        self._caches = [KVCache.empty(spec.heads, spec.head_width) for _ in range(spec.layers)]
+        self._model.reset()
 
     def close(self) -> None:
         """Free the simulator and finish the waveform."""
@@ -181,7 +179,7 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens in the cache."""
-        return len(self._caches[0].keys.mantissa)
+        return self._model.position
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, vocab] of a sequence from its start.
@@ -198,25 +196,33 @@ class Session:
     def append(self, ids: Sequence[int], *, last_only: bool = False) -> Int64:
         """Compute the next tokens and return their logits as Q16 integers, [T, vocab].
 
-        With ``last_only`` the head runs for the last token alone, [1, vocab].
+        With ``last_only`` the head runs for the last token alone, [1, vocab]. After an error the
+        session holds the tokens that it held before.
         """
         self.check_ids(ids)
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.position
+        try:
+            logits = self._append(list(ids), last_only)
+        except BaseException:
+            self._model.truncate(before)  # the session can go on from where it was
+            raise
+        self.stats.seconds += time.perf_counter() - started
+        return logits
+
+    def _append(self, ids: list[int], last_only: bool) -> Int64:
         cols = self.program.config.cols
         logits = []
         at = 0
         while at < len(ids):
             # All columns of the array, or one: programs exist for these two.
             count = cols if len(ids) - at >= cols else 1
-            final = at + count == len(ids)
-            hidden = self._hidden(list(ids[at : at + count]))
-            if not last_only:
-                logits.append(self._head(hidden))
-            elif final:
-                logits.append(self._head(hidden[-1:]))
+            hidden = self._model.hidden(ids[at : at + count])
             self.stats.tokens += count
             at += count
-        self.stats.seconds += time.perf_counter() - started
+            if not last_only:
+                logits.append(self._model.logits(hidden))
+            elif at == len(ids):
+                logits.append(self._model.logits(hidden[-1:]))
         return np.concatenate(logits)
 
     def stream(
@@ -276,40 +282,6 @@ class Session:
             raise UsageError(
                 f"{self.position + len(ids)} tokens exceed the context of {spec.context}"
             )
-
-    # The model: T tokens at once, on vectors of Q16 integers.
-
-    def _hidden(self, ids: list[int]) -> Int64:
-        spec, host = self.program.spec, self.program.host
-        positions = np.arange(self.position, self.position + len(ids))
-        x = layers.add(
-            layers.embed(host["wte.weight.codes"][ids], host["wte.weight.bias"][ids]),
-            layers.embed(host["wpe.weight.codes"][positions], host["wpe.weight.bias"][positions]),
-        )
-        heads, width = spec.heads, spec.head_width
-        bits = self.program.config.act_bits
-        for layer, cache in enumerate(self._caches):
-            at = f"h.{layer}."
-            qkv = self._linear(f"{at}attn.c_attn", self._norm(f"{at}ln_1", x))
-            q, k, v = (part.reshape(-1, heads, width) for part in np.split(qkv, 3, axis=1))
-            context = layers.attention(q, k, v, cache, bits).reshape(len(ids), -1)
-            x = layers.add(x, self._linear(f"{at}attn.c_proj", context))
-            inner = self._linear(f"{at}mlp.c_fc", self._norm(f"{at}ln_2", x))
-            x = layers.add(
-                x, self._linear(f"{at}mlp.c_proj", layers.activate(inner, spec.activation))
-            )
-        return x
-
-    def _head(self, hidden: Int64) -> Int64:
-        return self._linear("lm_head", self._norm("ln_f", hidden))
-
-    def _norm(self, name: str, x: Int64) -> Int64:
-        host = self.program.host
-        gamma = Block(
-            host[f"{name}.gamma"].astype(np.int64), host[f"{name}.gamma_exponent"].astype(np.int64)
-        )
-        beta = host[f"{name}.beta"].astype(np.int64)
-        return layers.layer_norm(x, gamma, beta, self.program.spec.epsilon)
 
     def _linear(self, name: str, x: Int64) -> Int64:
         """Run a kernel for [T, inputs] Q16 activations; T is 1 or the number of columns."""

@@ -6,7 +6,7 @@ import torch
 import rf8
 from rf8.architecture import LlamaSpec, is_matrix, read_spec
 from rf8.errors import DataError
-from rf8.hf import to_transformers
+from rf8.hf import from_transformers, to_transformers
 
 LLAMAS = {
     "untied": {},
@@ -50,9 +50,18 @@ def test_gpt2_shares_its_memory(checkpoint):
 
 
 def test_what_cannot_run_is_named(tmp_path):
-    tiny_models.llama().save_pretrained(tmp_path)
-    with pytest.raises(DataError, match="model_type is 'llama'; the compiler lowers 'gpt2'"):
+    rope = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
+    tiny_models.llama(rope_parameters=rope).save_pretrained(tmp_path)
+    words = "model.rotary_emb: rotary positions of type 'linear' cannot be lowered, only 'default'"
+    with pytest.raises(DataError, match=words):
         rf8.compile(rf8.quantize(rf8.load_model(tmp_path)), config="tiny")
+
+
+def test_interleaved_pairs_are_not_transformers(tmp_path):
+    model = from_transformers(tiny_models.llama(rope_interleaved=True), "m")
+    assert model.spec.interleaved
+    with pytest.raises(DataError, match="m: transformers' Llama has no rope_interleaved"):
+        to_transformers(model)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,9 @@ def test_what_cannot_run_is_named(tmp_path):
         ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
         ({"rms_norm_eps": 2.0}, "rms_norm_eps is 2.0"),
         ({"hidden_size": 0}, "hidden_size is 0"),
+        ({"head_dim": 7}, "head_dim is 7: rotary positions need pairs"),
+        ({"rope_parameters": {"rope_theta": -1}}, "rope_theta is -1, must be above 1"),
+        ({"rope_scaling": "x"}, "rope_parameters is 'x', must be an object"),
     ],
 )
 def test_impossible_llamas(change, words):
@@ -78,3 +90,10 @@ def test_broken_gguf(tmp_path):
     path.write_bytes(b"GGUF" + bytes(20))
     with pytest.raises(DataError, match=r"m\.gguf is no GGUF file that can be read"):
         rf8.load_model(path)
+
+
+def test_rotary_fields_of_older_configs():
+    config = {"model_type": "llama", "rope_theta": 5e5, "rope_scaling": {"type": "dynamic"}}
+    spec = read_spec(config, "here")
+    assert (spec.theta, spec.rotary) == (5e5, "dynamic")
+    assert read_spec({"model_type": "llama"}, "here").rotary == "default"

@@ -2,11 +2,13 @@ import json
 
 import numpy as np
 import pytest
+import tiny_models
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import rf8
 from rf8.errors import DataError
+from rf8.hf import from_transformers
 from rf8.program import Program
 
 
@@ -18,6 +20,16 @@ def test_round_trip(image):
         assert address + data.size <= program.memory_bytes
     (a, x), (b, y) = program.sections.values()
     assert a + x.size <= b or b + y.size <= a
+
+
+def test_llama_round_trip(tmp_path):
+    model = rf8.quantize(from_transformers(tiny_models.llama(), "llama"))
+    program = rf8.compile(model, config="tiny")
+    program.save(tmp_path / "llama.rf8")
+    again = Program.load(tmp_path / "llama.rf8")
+    assert again.spec == model.spec and len(again.kernels) == 2 * 7 + 1
+    ids = [3, 1, 4]
+    assert (rf8.Session(again).forward(ids) == rf8.Session(program).forward(ids)).all()
 
 
 def rewrite(image, path, change):
@@ -56,7 +68,7 @@ def config(_, metadata):
     [
         (flip, "is corrupted in section.weights"),
         (drop, "is corrupted"),
-        (old, "is an image of version 0, this rf8 runs 1: compile the model again"),
+        (old, "is an image of version 0, this rf8 runs 2: compile the model again"),
         (other, "is no program image"),
         (config, "is corrupted in its description"),
     ],

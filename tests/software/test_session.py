@@ -8,10 +8,13 @@ import torch
 import rf8
 from golden.config import CONFIGS
 from golden.isa import ErrorCode
+from rf8.approximate import approximated
 from rf8.architecture import is_conv1d
 from rf8.errors import DataError, UsageError
+from rf8.hf import from_transformers, to_transformers
 from rf8.model import RF8Tensor
 from rf8.session import MachineStopped, Mismatch, Sampler, Session
+from rf8.transformer import Matrices, Transformer
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
@@ -21,6 +24,29 @@ def compiled(folder, config="tiny", **changes):
     model = tiny_models.save(folder, **changes)
     quantized = rf8.quantize(rf8.load_model(folder), span=CONFIGS[config].span)
     return model, quantized, rf8.compile(quantized, config=config)
+
+
+LLAMAS = {
+    "odd widths": {},
+    "grouped heads of 8, inner width of 172": {
+        "hidden_size": 64,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "intermediate_size": 172,
+    },
+    "one key-value head, tied, biases": {
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+}
+
+
+def llama(**changes):
+    """A small random Llama in RF8."""
+    return rf8.quantize(from_transformers(tiny_models.llama(**changes), "llama"))
 
 
 def with_rf8_weights(model, quantized):
@@ -34,6 +60,12 @@ def with_rf8_weights(model, quantized):
     return model
 
 
+def float_logits(module, spec, ids):
+    """Logits in float32, but for keys and values in RF8: their rounding is no small error."""
+    with torch.no_grad(), approximated(module, spec, {"kv"}):
+        return module(torch.tensor([ids])).logits[0].numpy()
+
+
 @pytest.mark.parametrize(
     "changes",
     [{}, {"tie_word_embeddings": False}, {"activation_function": "gelu"}, {"n_inner": None}],
@@ -42,10 +74,34 @@ def test_golden_is_close_to_float(tmp_path, changes):
     model, quantized, program = compiled(tmp_path, **changes)
     ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
     ours = Session(program).forward(ids)
-    with torch.no_grad():
-        exact = with_rf8_weights(model, quantized)(torch.tensor([ids])).logits[0].numpy()
+    exact = float_logits(with_rf8_weights(model, quantized), quantized.spec, ids)
     assert ours.shape == exact.shape
     assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("case", LLAMAS)
+def test_golden_llama_is_close_to_float(case):
+    model = llama(**LLAMAS[case])
+    ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
+    ours = Session(rf8.compile(model, config="tiny")).forward(ids)
+    exact = float_logits(to_transformers(model), model.spec, ids)
+    assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+def test_both_pairings_of_rotary_positions():
+    """Interleaved pairs are halves with the rows of queries and keys in another order."""
+    model = llama()
+    turned = llama(rope_interleaved=True)
+    order = np.arange(10).reshape(2, 5).T.reshape(-1)  # 0, 5, 1, 6, ...
+    for name, tensor in turned.tensors.items():
+        if "q_proj" in name or "k_proj" in name:
+            codes = tensor.codes.reshape(-1, 10, tensor.codes.shape[1])[:, order]
+            bias = tensor.bias.reshape(-1, 10)[:, order]
+            turned.tensors[name] = RF8Tensor(codes.reshape(tensor.codes.shape), bias.reshape(-1))
+    halves, interleaved = (
+        Session(rf8.compile(m, config="tiny")).forward([5, 6, 7]) for m in (model, turned)
+    )
+    assert (halves == interleaved).all()
 
 
 def test_engines_and_batchings_agree(image):
@@ -74,6 +130,26 @@ def test_rtl_equals_golden_under_stalls(tmp_path, case):
         assert session.stats.counters["stall_weights"] > 0
         golden, rtl = session._golden.memory, session._rtl.memory
         assert (golden == rtl).all()
+
+
+def test_llama_on_rtl_equals_golden():
+    program = rf8.compile(llama(**LLAMAS["grouped heads of 8, inner width of 172"]), config="tiny")
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([1, 2, 0], 4)
+        session.check_memory()
+        assert session.stats.differences == 0 and session.stats.compared > 0
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+def test_all_tokens_at_once_are_the_machine(image, architecture):
+    program = rf8.Program.load(image)
+    if architecture == "llama":
+        small = CONFIGS["tiny"].replace(scratch_words=64)  # results in many chunks
+        program = rf8.compile(llama(), config=small)
+    ids = [5, 6, 7, 8, 9, 10, 11]
+    model = Transformer(program, Matrices(program))
+    logits = model.logits(model.hidden(ids))
+    assert (logits * 2.0**-16 == Session(program).forward(ids)).all()
 
 
 @pytest.mark.parametrize("backend", ["golden", "rtl", "both"])
@@ -192,6 +268,25 @@ def test_invalid_weight_stops_and_names_the_instruction(image, backend):
         machine.memory[start + data.size // 2] = data[data.size // 2]
         session.reset()
         assert (session.append([1]) == good).all()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_session_goes_on_after_an_error(image, backend):
+    """It holds the tokens from before the failed call: no layer keeps a half of it."""
+    program = rf8.Program.load(image)
+    expected = Session(program).forward([3, 4, 5, 6, 7]) * 65536
+    with Session(program, backend) as session:
+        session.append([3, 4])
+        machine = session._machines()[0]
+        start, data = program.sections["weights"]
+        machine.memory[start + data.size // 2] = 0x87
+        if backend == "golden":
+            machine._kept.clear()
+        with pytest.raises(MachineStopped):
+            session.append([5, 6, 7])
+        assert session.position == 2
+        machine.memory[start + data.size // 2] = data[data.size // 2]
+        assert (session.append([5, 6, 7]) == expected[2:]).all()
 
 
 def test_span_and_size_are_checked(checkpoint):
