@@ -46,9 +46,11 @@ def _blocks(x: Tensor, bits: int, frac: int = RESULT_FRAC) -> Tensor:
 
 
 @contextmanager
-def approximated(module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16) -> Iterator[None]:
+def approximated(
+    module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16, span: int = 16
+) -> Iterator[None]:
     """Within the block, ``parts`` of ``module`` (of `rf8.hf.to_transformers`) are as in the
-    integer pipeline with activations of ``bits`` bits."""
+    integer pipeline with activations of ``bits`` bits and RF8 of ``span`` exponents."""
     base: Any = module.base_model
     with ExitStack() as hooks:
 
@@ -67,7 +69,7 @@ def approximated(module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16
             hook(base.norm if isinstance(spec, LlamaSpec) else base.ln_f,
                  lambda _, args, output: _blocks(output, bits))  # fmt: skip
         if parts & {"activations", "kv", "softmax"}:
-            hooks.enter_context(_attention_as(module, parts, bits))
+            hooks.enter_context(_attention_as(module, parts, bits, span))
         yield
 
 
@@ -102,7 +104,7 @@ def _hook_tables(name: str, part: nn.Module, spec: Spec, hook: Callable[..., Non
 
 
 @contextmanager
-def _attention_as(module: nn.Module, parts: Set[Part], bits: int) -> Iterator[None]:
+def _attention_as(module: nn.Module, parts: Set[Part], bits: int, span: int) -> Iterator[None]:
     from transformers import AttentionInterface
 
     def attention(
@@ -110,7 +112,7 @@ def _attention_as(module: nn.Module, parts: Set[Part], bits: int) -> Iterator[No
         **options: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         scale = 1 / math.sqrt(q.shape[-1]) if scaling is None else scaling
-        return _attend(q[0], k[0], v[0], scale, parts, bits).transpose(0, 1)[None], None
+        return _attend(q[0], k[0], v[0], scale, parts, bits, span).transpose(0, 1)[None], None
 
     AttentionInterface.register(_ATTENTION, attention)
     configs: dict[int, Any] = {
@@ -126,11 +128,13 @@ def _attention_as(module: nn.Module, parts: Set[Part], bits: int) -> Iterator[No
             config._attn_implementation = before[key]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float, parts: Set[Part], bits: int) -> Tensor:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, parts: Set[Part], bits: int, span: int
+) -> Tensor:
     """Causal attention, q [H, T, W], k, v [G, T, W] to [H, T, W], a head at a time."""
     if "kv" in parts:
         cache = KVCache.empty(len(k), k.shape[-1])
-        cache.append(to_fixed(k.transpose(0, 1)), to_fixed(v.transpose(0, 1)))
+        cache.append(to_fixed(k.transpose(0, 1)), to_fixed(v.transpose(0, 1)), span)
         sums = sum(decode_shared(cache.keys[:, :, i], cache.key_bias) for i in (0, 1))
         values = decode_shared(cache.values, cache.value_bias)
         k, v = (torch.from_numpy(part * 2.0**-RESULT_FRAC).float().transpose(0, 1)

@@ -66,6 +66,8 @@ def test_text_in_text_out():
             "cannot write /proc/x",
         ),
         (["run", "IMAGE", "--prompt-ids", "1", "--temperature", "-1"], 2, "temperature is -1"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--top-k", "3"], 2, "need a --temperature"),
+        (["eval", "default", "--text", "/none", "--tokens", "9"], 2, "at least a window: 256"),
         (["info", ""], 1, "the name of the model is empty"),
         (["info", "x" * 300], 1, "xxx: File name too long"),
         (["info", "/none"], 1, "no model '/none'"),

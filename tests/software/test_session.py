@@ -175,6 +175,37 @@ def test_sampling_is_reproducible_and_follows_softmax(image):
         Sampler(-1, 0)
 
 
+def test_top_k_and_top_p():
+    # Shares 0.5, 0.25, 0.125, 0.125 at temperature 1, out of order.
+    logits = np.rint(np.log([0.125, 0.5, 0.25, 0.125]) * 65536).astype(np.int64)
+
+    def chosen(**options):
+        sampler = Sampler(1.0, 7, **options)
+        return [sampler(logits) for _ in range(400)]
+
+    assert set(chosen()) == {0, 1, 2, 3}
+    assert set(chosen(top_k=1)) == {1} and set(chosen(top_k=3)) == {0, 1, 2}
+    assert set(chosen(top_p=0.4)) == {1} and set(chosen(top_p=0.7)) == {1, 2}
+    assert set(chosen(top_p=0.8)) == {0, 1, 2}
+    # Two thirds are the first's share of the best two.
+    assert set(chosen(top_k=2, top_p=0.6)) == {1} and set(chosen(top_k=2, top_p=0.7)) == {1, 2}
+    assert chosen(top_k=4) == chosen()  # the same seed, the same tokens
+    assert abs(np.mean([t == 1 for t in chosen(top_k=2)]) - 2 / 3) < 0.07
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": 0}, "top-k is 0, must be 1 or more"),
+        ({"top_p": 0}, "top-p is 0, must be above 0 and at most 1"),
+        ({"top_p": 1.5}, "top-p is 1.5"),
+    ],
+)
+def test_impossible_samplers(options, words):
+    with pytest.raises(UsageError, match=words):
+        Sampler(1.0, 1, **options)
+
+
 def test_two_sessions_in_one_process(image):
     program = rf8.Program.load(image)
     with Session(program, "rtl") as one, Session(program, "rtl") as two:

@@ -52,6 +52,9 @@ def run(
     stalls: Annotated[float, typer.Option(help="Chance of a stall in a cycle")] = 0.0,
     temperature: Annotated[float, typer.Option(help="Sample at this temperature; 0 is greedy")]
     = 0.0,
+    top_k: Annotated[int | None, typer.Option(help="Sample among the k likeliest tokens")] = None,
+    top_p: Annotated[float, typer.Option(help="Sample among the likeliest that hold this share")]
+    = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling and stalls")] = 1,
     waveform: Annotated[Path | None, typer.Option(help="Write an FST waveform (slow)")] = None,
     as_json: JsonOption = False,
@@ -62,7 +65,9 @@ def run(
     memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
     if seed < 0:
         raise UsageError(f"--seed is {seed}, must be 0 or more")
-    choose = Sampler(temperature, seed) if temperature else None
+    if not temperature and (top_k is not None or top_p != 1):
+        raise UsageError("--top-k and --top-p need a --temperature: without one, greedy")
+    choose = Sampler(temperature, seed, top_k=top_k, top_p=top_p) if temperature else None
     session = Session(
         program, backend.value, memory=memory, waveform=waveform,
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
