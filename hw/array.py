@@ -125,8 +125,8 @@ class Array(wiring.Component):
         # decode, the lanes' delay, product, accumulate, capture; then the bins and the combiner
         self.latency = Row.latency + self.delay + Lane.latency + 1 + Combiner.latency
         if config.bins > 1:
-            # The highest bin is read three cycles later, the others follow rows cycles apart.
-            self.latency += 3 + (config.bins - 1) * config.rows
+            # The highest bin is read four cycles later, the others follow rows cycles apart.
+            self.latency += 4 + (config.bins - 1) * config.rows
         super().__init__(
             {
                 "valid": In(1),

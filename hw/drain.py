@@ -68,7 +68,8 @@ class Drain(wiring.Component):
             return m
 
         draining, timer, bin = Signal(), Signal(range(rows)), Signal.like(self.bin)
-        m.d.comb += self.hold.eq(draining & (timer == 0))
+        held_bin = Signal.like(self.bin)
+        m.d.sync += [self.hold.eq(draining & (timer == 0)), held_bin.eq(bin)]
         with m.If(self.capture):
             m.d.sync += [draining.eq(1), bin.eq(bins - 1)]
         with m.Elif(draining):
@@ -77,7 +78,7 @@ class Drain(wiring.Component):
                 m.d.sync += [timer.eq(0), bin.eq(bin - 1), draining.eq(bin != 0)]
         m.d.sync += [
             self.steal.eq(self.hold),
-            self.read_bin.eq(bin),
+            self.read_bin.eq(held_bin),
             take.eq(self.steal),
             taken.eq(self.read_bin),
         ]

@@ -87,7 +87,6 @@ class MatmulControl(wiring.Component):
 
         last, turn, taken = Signal(), Signal(), Signal()
         m.d.comb += [
-            turn.eq(last | (position == per_word - 1)),
             self.array_last.eq(last),
             self.weights_end.eq(last & (tiles == 1) & ~in_header),
             self.array_valid.eq(taken & ~in_header),
@@ -99,11 +98,12 @@ class MatmulControl(wiring.Component):
             self.x[c].eq(words[c].word_select(position, self.config.act_bits)) for c in cols
         ]
         m.d.comb += self.failed.eq(taken & self.weights_failed)
-        # Known a cycle ahead, as everything waits for it.
+        # Known a cycle ahead, as everything waits for them.
         with m.If(in_header):
-            m.d.sync += last.eq(k_last == 0)
+            m.d.sync += [last.eq(k_last == 0), turn.eq((k_last == 0) | (per_word == 1))]
         with m.Elif(taken):
-            m.d.sync += last.eq(k == before_last)
+            ends = (position == (per_word - 2) % per_word) | (per_word == 1)
+            m.d.sync += [last.eq(k == before_last), turn.eq((k == before_last) | ends)]
 
         # `ahead`: the word after the current one is on the read port; `port` is its index.
         port = Signal(16)

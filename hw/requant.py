@@ -35,7 +35,7 @@ class Requantizer(wiring.Component):
     Latency: `latency` cycles; takes a value each cycle.
     """
 
-    latency = 6
+    latency = 7
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -62,64 +62,67 @@ class Requantizer(wiring.Component):
             return Signal(shape, name=name, reset_less=True)
 
         # What later stages need of earlier ones.
-        bias = [self.bias] + [register(signed(RESULT_BITS), f"bias{n}") for n in range(1, 6)]
-        left = [register(range(GUARD_BITS), f"left{n}") for n in range(1, 5)]
-        for n in range(1, 6):
+        bias = [self.bias] + [register(signed(RESULT_BITS), f"bias{n}") for n in range(1, 7)]
+        left = [register(range(GUARD_BITS), f"left{n}") for n in range(2, 6)]
+        for n in range(1, 7):
             with m.If(valid[n - 1]):
                 m.d.sync += bias[n].eq(bias[n - 1])
         for n in range(1, 4):
-            with m.If(valid[n]):
+            with m.If(valid[n + 1]):
                 m.d.sync += left[n].eq(left[n - 1])
 
-        # 1: how far, and which way. Beyond these bounds nothing changes any more.
+        # 1: keep what came. 2: how far, and which way; beyond these bounds nothing changes.
         top = GUARD_BITS - 1
         right = register(range(width + 2), "right")
-        dot = register(signed(width), "dot_in")
+        scale = register(self.scale.shape(), "scale1")
+        dots = [register(signed(width), f"dot{n}") for n in (1, 2)]
         with m.If(valid[0]):
-            m.d.sync += dot.eq(self.dot)
-            with m.If(self.scale < 0):
+            m.d.sync += [dots[0].eq(self.dot), scale.eq(self.scale)]
+        with m.If(valid[1]):
+            m.d.sync += dots[1].eq(dots[0])
+            with m.If(scale < 0):
                 m.d.sync += left[0].eq(0)
-                m.d.sync += right.eq(Mux(self.scale < -(width + 1), width + 1, -self.scale))
+                m.d.sync += right.eq(Mux(scale < -(width + 1), width + 1, -scale))
             with m.Else():
                 m.d.sync += right.eq(0)
-                m.d.sync += left[0].eq(Mux(self.scale > top, top, self.scale))
+                m.d.sync += left[0].eq(Mux(scale > top, top, scale))
 
-        # 2 and 3: shift right by multiples of 8, then by the rest. The lowest bit kept is the half
+        # 3 and 4: shift right by multiples of 8, then by the rest. The lowest bit kept is the half
         # bit; `below` says whether anything lies beneath it.
-        extended = Cat(Const(0, 1), dot).as_signed()
+        extended = Cat(Const(0, 1), dots[1]).as_signed()
         coarse, fine = right >> 3, register(3, "fine")
         middle, below2 = register(signed(width + 1), "middle"), register(1, "below2")
-        with m.If(valid[1]):
+        with m.If(valid[2]):
             m.d.sync += [
                 middle.eq(extended >> (coarse << 3)),
                 below2.eq(_any_below(extended, coarse, 8)),
                 fine.eq(right[:3]),
             ]
         whole, half, below = register(signed(width), "whole"), register(1, "half"), register(1, "b")
-        with m.If(valid[2]):
+        with m.If(valid[3]):
             m.d.sync += [
                 Cat(half, whole).eq(middle >> fine),
                 below.eq(below2 | _any_below(middle, fine, 1)),
             ]
 
-        # 4: round half to even. 5: shift left with saturation. One of the two changes nothing.
+        # 5: round half to even. 6: shift left with saturation. One of the two changes nothing.
         rounded = Signal(signed(width + 1))
         small = register(signed(GUARD_BITS), "small")
         m.d.comb += rounded.eq(whole + (half & (below | whole[0])))
-        with m.If(valid[3]):
+        with m.If(valid[4]):
             m.d.sync += small.eq(saturate(rounded, GUARD_BITS))
         scaled = register(signed(GUARD_BITS), "scaled")
         # Bits that reach the sign's place must equal it: bit i does from left = top - i on.
         sign = small[-1]
         leaves = Cat((small[i] ^ sign) & (left[3] >= top - i) for i in range(top))
-        with m.If(valid[4]):
+        with m.If(valid[5]):
             m.d.sync += scaled.eq(
                 Mux(leaves.any(), _bound(sign, GUARD_BITS), (small << left[3])[:GUARD_BITS])
             )
 
-        # 6: add the layer bias.
-        with m.If(valid[5]):
-            m.d.sync += self.result.eq(saturate(scaled + bias[5], RESULT_BITS))
+        # 7: add the layer bias.
+        with m.If(valid[6]):
+            m.d.sync += self.result.eq(saturate(scaled + bias[6], RESULT_BITS))
         return m
 
 

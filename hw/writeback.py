@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -17,7 +17,7 @@ class Writeback(wiring.Component):
     Ports
     -----
     header, plane, slice: a header slice of the coming tile: row exponents (plane 0), bias bytes
-    bare: the tile has no bias planes
+    bare: tiles have no bias planes; constant while an instruction is under way
     take: the tile whose header came last is complete; its header is needed from now on
     exponent: shared exponent of each column's activations
     shift: the instruction's
@@ -65,17 +65,18 @@ class Writeback(wiring.Component):
         # last row of the tile before is still in the combiner, hence a cycle of delay.
         taken = Signal()
         m.d.sync += taken.eq(self.take)
+        # Registers, as the headers' are many and far.
+        header, plane_in = Signal(), Signal.like(self.plane)
+        slice_in = Signal(8 * rows, reset_less=True)
+        m.d.sync += [header.eq(self.header), plane_in.eq(self.plane), slice_in.eq(Cat(self.slice))]
         picked = []
         for plane in range(BIAS_PLANES):
             coming = Signal(8 * rows, name=f"coming{plane}", reset_less=True)
             current = Signal(8 * rows, name=f"current{plane}", reset_less=True)
-            with m.If(self.header & (self.plane == plane)):
-                m.d.sync += coming.eq(Cat(self.slice))
-            if plane:
-                with m.Elif(self.header & self.bare):
-                    m.d.sync += coming.eq(0)
+            with m.If(header & (plane_in == plane)):
+                m.d.sync += coming.eq(slice_in)
             with m.If(taken):
-                m.d.sync += current.eq(coming)
+                m.d.sync += current.eq(Mux(self.bare, 0, coming) if plane else coming)
             picked.append(current.word_select(self.row, 8))
         bias = Signal(signed(RESULT_BITS))
         m.d.comb += bias.eq(Cat(picked[1:]))
