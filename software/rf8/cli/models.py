@@ -1,9 +1,10 @@
-"""Commands on models: compile, info."""
+"""Commands on models and images: compile, info, disasm."""
 
 from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ import rf8
 from golden.config import get_config
 from rf8.architecture import is_matrix
 from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
+from rf8.disassembler import listing
 from rf8.export.flat import save_flat
 from rf8.model import Model, load_model
 from rf8.program import Program
@@ -97,3 +99,26 @@ def _about_program(program: Program) -> dict[str, Any]:
         "kernels": len(program.kernels),
         "tokenizer": "tokenizer.json" in program.files,
     }
+
+
+@app.command(
+    epilog="Examples: [bold]rf8 disasm gpt2.rf8[/bold]; "
+    "[bold]rf8 disasm gpt2.rf8 --kernel head --columns 1 --json[/bold]"
+)
+def disasm(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Program image")],
+    kernel: Annotated[str | None, typer.Option(help="One kernel only")] = None,
+    columns: Annotated[int | None, typer.Option(help="One number of columns only")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the instructions of a program image, kernel by kernel (docs/isa.md)."""
+    lines = list(listing(Program.load(file), kernel, columns))
+    if as_json:
+        print(json.dumps([asdict(line) for line in lines]))
+        return
+    before = None
+    for line in lines:
+        if (line.kernel, line.columns) != before:
+            before = line.kernel, line.columns
+            print(f"{line.kernel}, {line.columns} columns:")
+        print(f"  {line.address:08x}  {line.text}")

@@ -1,0 +1,23 @@
+"""docs/isa.md is what `golden.isa_page` writes, and tells of everything there is."""
+
+from pathlib import Path
+
+from golden import isa
+from golden.isa_page import page
+
+PAGE = Path(__file__).parents[2] / "docs" / "isa.md"
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text() == page(), "run python -m golden.isa_page"
+
+
+def test_everything_is_on_the_page():
+    text = page()
+    for name in [*isa.FIELDS, *isa.COUNTERS]:
+        assert f"| `{name}` |" in text
+    for member in [*isa.Opcode, *isa.ErrorCode]:
+        assert f"| {member.value} | {member.name} |" in text
+    for name, (offset, _) in isa.REGISTERS.items():
+        assert f"| `0x{offset:02x}` | {name} |" in text
+    assert text.count("| NONE |  |") == 1 and "|  |  |" not in text.split("## Errors")[1]

@@ -1,0 +1,69 @@
+"""The disassembler: whole programs as text, and what is wrong with broken ones."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny_models
+
+import rf8
+from golden.isa import Opcode
+from rf8.disassembler import listing
+from rf8.errors import DataError, UsageError
+from rf8.hf import from_transformers
+
+
+@pytest.fixture(scope="module")
+def program():
+    return rf8.compile(rf8.quantize(from_transformers(tiny_models.gpt2(), "gpt2")), config="tiny")
+
+
+def test_every_program_ends_with_its_halt(program):
+    lines = list(listing(program))
+    halts = [line for line in lines if line.text == Opcode.HALT.name]
+    assert len(halts) == sum(len(kernel.programs) for kernel in program.kernels.values())
+    assert lines[-1].text == "HALT"
+    first = {(line.kernel, line.columns): line.address for line in reversed(lines)}
+    for name, kernel in program.kernels.items():
+        for columns, address in kernel.programs.items():
+            assert first[name, columns] == address
+
+
+def test_choice_of_kernel_and_columns(program):
+    name = list(program.kernels)[1]
+    lines = list(listing(program, name, 1))
+    assert {(line.kernel, line.columns) for line in lines} == {(name, 1)}
+    assert any(line.text.startswith("MATMUL ") for line in lines)
+    with pytest.raises(UsageError, match="--kernel is 'h', must be one of: "):
+        next(listing(program, "h"))
+    with pytest.raises(UsageError, match="--columns is 99, must be one of: 1"):
+        next(listing(program, columns=99))
+
+
+def test_broken_instructions_are_named(program):
+    kernel = next(iter(program.kernels.values()))
+    address = kernel.programs[1]
+    sections = dict(program.sections)
+    name = next(n for n, (start, d) in sections.items() if start <= address < start + d.size)
+    start, data = sections[name]
+    data = data.copy()
+    data[address - start] = 0xEE
+    broken = dataclasses.replace(program, sections=sections | {name: (start, data)})
+    with pytest.raises(DataError, match=rf"{kernel.name}, 1 columns, {address:#x}: opcode 0xee"):
+        list(listing(broken))
+    sections.pop(name)
+    with pytest.raises(DataError, match="runs out of the image"):
+        list(listing(dataclasses.replace(program, sections=sections)))
+
+
+def test_command(program, tmp_path, capsys):
+    from rf8.cli import app
+
+    program.save(tmp_path / "m.rf8")
+    app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1"], standalone_mode=False)
+    text = capsys.readouterr().out
+    assert text.splitlines()[0] == f"{next(iter(program.kernels))}, 1 columns:"
+    app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1", "--json"], standalone_mode=False)
+    records = json.loads(capsys.readouterr().out)
+    assert [set(r) for r in records[:1]] == [{"kernel", "columns", "address", "text"}]
+    assert all(record["text"] in text for record in records)
