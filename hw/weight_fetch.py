@@ -1,6 +1,6 @@
 """Weight fetch: reads the weight streams of coming instructions ahead of the array."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -92,13 +92,21 @@ class WeightFetch(wiring.Component):
             fifo.w_data.eq(Cat(self.data, self.error)),
             fifo.w_en.eq(self.beat),
         ]
-        # A register after the memory, which is slow: the array decodes right behind it.
-        beat, done = Signal(width + 1, reset_less=True), Signal()
-        m.d.comb += [fifo.r_en.eq(~self.valid | done), self.failed.eq(beat[width])]
-        with m.If(fifo.r_en):
-            m.d.sync += self.valid.eq(fifo.r_rdy)
-        with m.If(popped):
-            m.d.sync += beat.eq(fifo.r_data)
+        # Registers after the memory, which is slow: the array decodes right behind it. A spare one
+        # takes the beat that comes while the array waits, so that reading does not look at `ready`.
+        beat, spare = (Signal(width + 1, name=name, reset_less=True) for name in ("beat", "spare"))
+        kept, done = Signal(), Signal()
+        m.d.comb += [fifo.r_en.eq(~kept), self.failed.eq(beat[width])]
+        with m.If(~self.valid | done):
+            m.d.sync += [
+                beat.eq(Mux(kept, spare, fifo.r_data)),
+                self.valid.eq(kept | popped),
+                kept.eq(0),
+            ]
+        with m.Elif(popped):
+            m.d.sync += kept.eq(1)
+        with m.If(~kept):
+            m.d.sync += spare.eq(fifo.r_data)
 
         per_beat = self.config.slices_per_beat
         if per_beat == 1:
