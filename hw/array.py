@@ -62,8 +62,11 @@ class Row(wiring.Component):
         bins = self.kind.config.bins
         m.submodules.decoder = decoder = self.kind.decoder()
         m.d.comb += [decoder.code.eq(self.code), self.invalid.eq(self.valid & decoder.invalid)]
-        with m.If(self.valid):
+        if delay(self.kind.config):  # many of them, and far: `valid` need not enable them
             m.d.sync += self.weight.eq(decoder.control)
+        else:
+            with m.If(self.valid):
+                m.d.sync += self.weight.eq(decoder.control)
         term = Signal()
         m.d.comb += term.eq(self.valid1 & self.weight.nonzero)
         m.d.sync += [self.late.eq(self.weight), self.write.eq(term)]
@@ -105,7 +108,7 @@ class Array(wiring.Component):
     valid, last: a slice is there; it is the last of its tile. Before the next tile's first slice
         lies a cycle without one at least: there is a header
     weights: ``rows`` weights of a byte each
-    x: ``cols`` activations
+    x: ``cols`` activations, `delay` cycles after the slice
     active: columns that take part; constant while a tile is under way
     hold: no slice in this cycle, please: lanes with bins are read in the gap
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
@@ -162,13 +165,7 @@ class Array(wiring.Component):
         m.d.sync += [capture.eq(complete), bank.eq(bank ^ (valid[1] & last[1]))]
         columns = []
         for c in range(cols):
-            x = self.x[c]
-            for _ in range(self.delay):
-                early = Signal(x.shape(), reset_less=True)
-                with m.If(self.valid & self.active[c]):
-                    m.d.sync += early.eq(x)
-                x = early
-            multiples = self.kind.column(x)
+            multiples = self.kind.column(self.x[c])
             columns.append(
                 [
                     Signal(signed(width), name=f"x{c}_{n}", reset_less=True)

@@ -7,6 +7,8 @@ from amaranth.utils import exact_log2
 
 from golden.config import BIAS_PLANES, AccelConfig
 
+from .lane import delay
+
 
 class MatmulControl(wiring.Component):
     """Runs one MATMUL.
@@ -21,7 +23,7 @@ class MatmulControl(wiring.Component):
     start, k, count, src, bias: operands, taken when ``start`` is high; `done` for one cycle
     weights_valid, weights_failed, weights_ready, weights_end: the weight stream
     x_enable, x_address, x_word: the scratchpad, latency 1
-    array_valid, array_last, array_busy, array_hold, x: the array
+    array_valid, array_last, array_busy, array_hold, x: the array (`x` its `delay` cycles later)
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
@@ -94,9 +96,15 @@ class MatmulControl(wiring.Component):
             self.bare.eq(~bias),
             self.take.eq(self.array_valid & last),
         ]
-        m.d.comb += [
-            self.x[c].eq(words[c].word_select(position, self.config.act_bits)) for c in cols
-        ]
+        # Activations, `delay` cycles after the slice, and their words.
+        turned, place = Signal(), position
+        load = turned
+        for _ in range(delay(self.config)):
+            load, place = Signal(), Signal.like(position)
+            m.d.sync += [load.eq(turned), place.eq(position)]
+        with m.If(load):
+            m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
+        m.d.comb += [self.x[c].eq(words[c].word_select(place, self.config.act_bits)) for c in cols]
         m.d.comb += self.failed.eq(taken & self.weights_failed)
         # Known a cycle ahead, as everything waits for them.
         with m.If(in_header):
@@ -111,7 +119,7 @@ class MatmulControl(wiring.Component):
 
         def advance():
             """The word on the read port becomes current; read the next, or the first again."""
-            m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
+            m.d.comb += turned.eq(1)
             m.d.sync += ahead.eq(0)
             with m.If(port == k_last >> step):
                 m.d.sync += [port.eq(0), self.x_address.eq(first_word)]

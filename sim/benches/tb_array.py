@@ -10,8 +10,8 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from golden.config import AccelConfig, get_config
 from golden.rf8 import INTEGERS, is_valid
-from hw.array import Array
 from hw.combine import Combiner
+from sim.benches.aligned import Aligned
 from sim.benches.harness import Run, bench_test, signed
 
 TINY = get_config("tiny").replace(max_k=64)
@@ -31,7 +31,7 @@ CONFIGURATIONS = f"{len(CONFIGS)} arrays: 1 to 16 bins, 2 to 8 rows, 1 to 4 colu
 
 
 def parts():
-    arrays = {name: Array(config) for name, config in CONFIGS.items()}
+    arrays = {name: Aligned(config) for name, config in CONFIGS.items()}
     combiners = {f"combiner_{name}": Combiner(config) for name, config in CONFIGS.items()}
     return arrays | combiners
 
@@ -88,7 +88,7 @@ class Bench:
 
     def __init__(self, run: Run, config: AccelConfig, bubbles: float):
         self.run, self.dut, self.config = run, run.dut, config
-        self.component = Array(config)
+        self.component = Aligned(config)
         self.bubbles = run.stalls(bubbles)
         self.weights = run.dut.array("weights", config.rows)
         self.x = run.dut.array("x", config.cols)

@@ -19,7 +19,7 @@ from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from golden.config import get_config
 from golden.rf8 import INTEGERS, SPANS, is_valid
-from hw.array import Array
+from sim.benches.aligned import Aligned
 from sim.benches.harness import Run, bench_test
 
 MAX_K = 64  # short, so that tiles of this length reach the last bit of a bin
@@ -64,7 +64,7 @@ class Lanes(wiring.Component):
         m = Module()
         arrays = []
         for index, config in enumerate(CONFIGS):
-            m.submodules[config.name] = array = Array(config)
+            m.submodules[config.name] = array = Aligned(config)
             arrays.append(array)
             wide = Signal(signed(64), name=f"wide{index}")
             m.d.comb += [

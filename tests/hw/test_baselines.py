@@ -5,8 +5,8 @@ import pytest
 from amaranth.sim import Simulator
 
 from golden.baselines import INTEGERS
-from hw.array import Array
 from hw.baselines import kind_of
+from sim.benches.aligned import Aligned
 
 VARIANTS = [
     ("int8", 8, {"style": "booth"}),
@@ -22,7 +22,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize(("name", "act_bits", "choice"), VARIANTS)
 def test_dot_products_are_exact(name, act_bits, choice):
-    array = Array(kind=kind_of(name, rows=2, cols=1, act_bits=act_bits, max_k=512, **choice))
+    array = Aligned(kind=kind_of(name, rows=2, cols=1, act_bits=act_bits, max_k=512, **choice))
     simulator = Simulator(array)
     simulator.add_clock(1e-6)
     rng = np.random.default_rng(3)
