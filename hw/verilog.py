@@ -46,11 +46,17 @@ def convert(component, *, name: str) -> str:
 
 
 def ports(component) -> list[tuple[str, str, int]]:
-    """The ports of the Verilog module: (name, "input" or "output", bits), clock and reset first."""
+    """The ports of the Verilog module: (name, "input" or "output", bits), clock and reset first.
+
+    Of an array of ports, each has a number: ``name__0`` and so on.
+    """
     found = [("clk", "input", 1), ("rst", "input", 1)]
     for name, member in component.signature.members.items():
         direction = "output" if member.flow is Out else "input"
-        found.append((name, direction, Shape.cast(member.shape).width))
+        names = [name]
+        for size in member.dimensions:
+            names = [f"{outer}__{n}" for outer in names for n in range(size)]
+        found += [(each, direction, Shape.cast(member.shape).width) for each in names]
     return found
 
 

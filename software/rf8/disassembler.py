@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from golden import isa
-from golden.config import INSTRUCTION_BYTES
-from golden.isa import Opcode
 from rf8.errors import DataError, UsageError
 from rf8.program import Program
 
@@ -48,21 +45,9 @@ def listing(
                 yield from _walk(program, name, number, address)
 
 
-def _walk(program: Program, kernel: str, columns: int, address: int) -> Iterator[Line]:
-    while True:
-        try:
-            instruction = isa.decode(_read(program, address))
-            isa.check(instruction, program.config)
-        except isa.IllegalInstruction as error:
-            raise DataError(f"{kernel}, {columns} columns, {address:#x}: {error}") from error
-        yield Line(kernel, columns, address, str(instruction))
-        if instruction.opcode is Opcode.HALT:
-            return
-        address += program.config.slot_bytes
-
-
-def _read(program: Program, address: int) -> bytes:
-    for start, data in program.sections.values():
-        if start <= address and address + INSTRUCTION_BYTES <= start + data.size:
-            return data[address - start : address - start + INSTRUCTION_BYTES].tobytes()
-    raise DataError(f"the program runs out of the image at {address:#x}")
+def _walk(program: Program, kernel: str, columns: int, start: int) -> Iterator[Line]:
+    try:
+        for address, instruction in program.instructions(start):
+            yield Line(kernel, columns, address, str(instruction))
+    except DataError as error:
+        raise DataError(f"{kernel}, {columns} columns, {error}") from error

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from golden.config import RESULT_FRAC
 from rf8.errors import DataError
+from rf8.matrices import Matrices
 from rf8.program import Program
-from rf8.transformer import Matrices, Transformer
+from rf8.transformer import Transformer
 
 ROWS = 256  # positions whose logits are held at a time: a large vocabulary needs it
 

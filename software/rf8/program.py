@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.config import AccelConfig
+from golden import isa
+from golden.config import INSTRUCTION_BYTES, AccelConfig
+from golden.isa import Instruction, Opcode
 from rf8.architecture import SPECS, Spec
 from rf8.errors import DataError
 from rf8.files import replaced_file
@@ -72,6 +75,31 @@ class Program:
     def architecture(self) -> str:
         """ "gpt2" or "llama"."""
         return next(name for name, kind in SPECS.items() if isinstance(self.spec, kind))
+
+    def instructions(self, address: int) -> Iterator[tuple[int, Instruction]]:
+        """The instructions from ``address`` on, each with its address, up to and with HALT.
+
+        Raises
+        ------
+        DataError
+            Where one lies outside the image, is none, or is illegal for its machine.
+        """
+        opcode = None
+        while opcode is not Opcode.HALT:
+            try:
+                instruction = isa.decode(self._bytes(address, INSTRUCTION_BYTES))
+                isa.check(instruction, self.config)
+            except isa.IllegalInstruction as error:
+                raise DataError(f"{address:#x}: {error}") from error
+            yield address, instruction
+            opcode = instruction.opcode
+            address += self.config.slot_bytes
+
+    def _bytes(self, address: int, size: int) -> bytes:
+        for start, data in self.sections.values():
+            if start <= address and address + size <= start + data.size:
+                return data[address - start : address - start + size].tobytes()
+        raise DataError(f"the program runs out of the image at {address:#x}")
 
     @property
     def constant(self) -> list[tuple[int, int]]:

@@ -386,20 +386,14 @@ class Session:
         if address < kernel.y.address:
             tensor = f"{kernel.name} input at {address:#x}"
         writer = "no instruction writes there"
-        base, text = self.program.sections["program"]
-        at = kernel.programs[columns] - base
-        while True:
-            instruction = isa.decode(text[at : at + INSTRUCTION_BYTES].tobytes())
+        for at, instruction in self.program.instructions(kernel.programs[columns]):
             size = instruction.count * config.bus_bytes
-            if instruction.opcode is isa.Opcode.HALT:
-                break
             if (
                 instruction.opcode is isa.Opcode.STORE
                 and instruction.address <= address < instruction.address + size
             ):
-                writer = f"{base + at:#x}: {instruction}"
+                writer = f"{at:#x}: {instruction}"
                 break
-            at += config.slot_bytes
         cycle = self._rtl.written_at(address)
         when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
         word = address // 4

@@ -1,20 +1,16 @@
-"""The transformer between its linear layers, and those layers for any number of tokens at once."""
+"""The transformer between its linear layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from golden import isa, layers
-from golden.arith import EXACT_FLOAT64, Int64, requantize
-from golden.config import INSTRUCTION_BYTES
-from golden.isa import Instruction, Opcode
+from golden import layers
+from golden.arith import Int64
 from golden.layers import Block, KVCache
-from golden.machine import Tiles, unpack_tiles
 from rf8.architecture import GPT2Spec, LlamaSpec
-from rf8.program import Kernel, Program
+from rf8.program import Program
 
 Linear = Callable[[str, Int64], Int64]
 """Takes a kernel's name and activations [T, inputs] Q16; gives results [T, outputs] Q16."""
@@ -121,46 +117,3 @@ class Transformer:
         if beta is None:
             return layers.rms_norm(x, gamma, epsilon)
         return layers.layer_norm(x, gamma, beta.astype(np.int64), epsilon)
-
-
-class Matrices:
-    """The linear layers of a program for any number of tokens at once.
-
-    The bits of the golden machine, without its columns and its scratchpad: a few large products
-    instead of many small ones. Weights are unpacked on first use and kept, 8 bytes each.
-    """
-
-    def __init__(self, program: Program) -> None:
-        largest = program.config.acc_bits - 1
-        if 1 << largest > EXACT_FLOAT64:
-            raise OverflowError(f"sums of {largest} bits are not exact in float64")
-        self._program = program
-        self._kept: dict[str, list[tuple[Instruction, Tiles]]] = {}
-
-    def __call__(self, name: str, x: Int64) -> Int64:
-        """Results [T, outputs] Q16 for activations [T, inputs] Q16."""
-        kernel, config = self._program.kernels[name], self._program.config
-        if name not in self._kept:
-            self._kept[name] = self._unpacked(kernel)
-        block = layers.block_quantize(x, config.act_bits)
-        vectors = torch.from_numpy(block.mantissa.astype(np.float64))
-        parts = []
-        for i, tiles in self._kept[name]:
-            dots = (vectors @ tiles.weights.T).numpy().astype(np.int64)
-            parts.append(requantize(dots, tiles.exponents + block.exponent + i.shift, tiles.bias))
-        return np.concatenate(parts, axis=1)[:, : kernel.outputs]
-
-    def _unpacked(self, kernel: Kernel) -> list[tuple[Instruction, Tiles]]:
-        base, text = self._program.sections["program"]
-        start, weights = self._program.sections["weights"]
-        at = kernel.programs[1] - base
-        found: list[tuple[Instruction, Tiles]] = []
-        while True:
-            i = isa.decode(text[at : at + INSTRUCTION_BYTES].tobytes())
-            at += self._program.config.slot_bytes
-            if i.opcode is Opcode.HALT:
-                return found
-            if i.opcode is Opcode.MATMUL:
-                tiles = unpack_tiles(weights[i.address - start :], i, self._program.config)
-                wide = torch.from_numpy(tiles.weights)
-                found.append((i, Tiles(wide, tiles.exponents, tiles.bias)))

@@ -12,9 +12,10 @@ from rf8.approximate import approximated
 from rf8.architecture import is_conv1d
 from rf8.errors import DataError, UsageError
 from rf8.hf import from_transformers, to_transformers
+from rf8.matrices import Matrices
 from rf8.model import RF8Tensor
 from rf8.session import MachineStopped, Mismatch, Sampler, Session
-from rf8.transformer import Matrices, Transformer
+from rf8.transformer import Transformer
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)

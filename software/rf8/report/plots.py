@@ -223,12 +223,7 @@ def components(report: Report) -> str | None:
         )
         for name, size in shown:
             share = 100 * size / whole
-            axes.barh(row, share, 0.62, left=left, color=colours.get(name, REST))
-            if share >= 7:
-                axes.text(
-                    left + share / 2, row, f"{share:.0f}", color="white", fontsize=8,
-                    ha="center", va="center",
-                )  # fmt: skip
+            _segment(axes, row, left, share, 0.62, colours.get(name, REST), wide=7)
             left += share
     axes.set_yticks(
         range(len(bars)), [f"{config}\n{TARGETS.get(t, t)}" for config, t in bars], fontsize=8
@@ -247,6 +242,26 @@ def components(report: Report) -> str | None:
     return _svg(figure, "components", "Area of whole accelerators by component")
 
 
+def _segment(
+    axes: Any,
+    row: int,
+    left: float,
+    size: float,
+    height: float,
+    colour: str,
+    *,
+    wide: float,
+    label: str | None = None,
+) -> None:
+    """A part of a stacked bar, with its size in it where it is ``wide`` enough."""
+    axes.barh(row, size, height, left=left, color=colour, label=label)
+    if size >= wide:
+        axes.text(
+            left + size / 2, row, f"{size:.0f}", color="white", fontsize=8,
+            ha="center", va="center",
+        )  # fmt: skip
+
+
 @_styled
 def parts(report: Report) -> str | None:
     """Where the area of lanes goes: one stacked bar for each, in LUT-equivalents."""
@@ -263,12 +278,8 @@ def parts(report: Report) -> str | None:
         left = 0.0
         for colour, part in zip(OTHERS * len(named), named, strict=False):
             size = bars[bar].get(part, 0.0)
-            axes.barh(row, size, 0.66, left=left, color=colour, label=part if not row else None)
-            if size >= 9:
-                axes.text(
-                    left + size / 2, row, f"{size:.0f}", color="white", fontsize=8,
-                    ha="center", va="center",
-                )  # fmt: skip
+            label = part if not row else None
+            _segment(axes, row, left, size, 0.66, colour, wide=9, label=label)
             left += size
         axes.text(left + 2, row, f"{left:.0f}", fontsize=8, va="center")
     axes.set_yticks(

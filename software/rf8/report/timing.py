@@ -84,7 +84,7 @@ def design_text(design: Design) -> str:
     from hw.decode import TwoTerm
     from hw.lane import Lane
     from hw.top import Accelerator
-    from hw.verilog import convert, merge_modules
+    from hw.verilog import convert, merge_modules, ports
 
     config = get_config("ecp5").replace(act_bits=design.act_bits)
     made = {
@@ -92,20 +92,18 @@ def design_text(design: Design) -> str:
         "array": lambda: Array(config),
         "accelerator": lambda: Accelerator(config),
     }
-    text: str = merge_modules(convert(made[design.part](), name="core"))
-    return text + harness(text)
+    component = made[design.part]()
+    text: str = merge_modules(convert(component, name="core"))
+    return text + harness(ports(component))
 
 
-def harness(text: str) -> str:
-    """A module of few pins around the module ``core`` of ``text``."""
-    body = re.search(r"^module core ?\(.*?^endmodule", text, flags=re.M | re.DOTALL)
-    assert body is not None, "the top module is named core"
-    found = re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", body[0], flags=re.M)
+def harness(ports: list[tuple[str, str, int]]) -> str:
+    """A module of few pins around the module ``core`` that has these ports (`hw.verilog.ports`)."""
     widths = {"given": 0, "taken": 0}
     connections = [".clk(clk)", ".rst(reset)"]
-    for direction, high, name in found:
+    for name, direction, bits in ports:
         if name not in ("clk", "rst"):
-            bus, bits = "given" if direction == "input" else "taken", int(high or 0) + 1
+            bus = "given" if direction == "input" else "taken"
             low = widths[bus]
             connections.append(f".{name}({bus}[{low + bits - 1}:{low}])")
             widths[bus] += bits
