@@ -114,10 +114,14 @@ class Bursts(wiring.Component):
         beat = Signal(self.config.addr_bits - size)
         left = Signal(32)
         longest = self.config.burst_beats
+        fine = exact_log2(longest)
         room, beats = Signal(range(longest + 1)), Signal(range(longest + 1))
+        # What is left fits before the next multiple; a look at the low bits is enough for it.
+        last = Signal()
         m.d.comb += [
-            room.eq(longest - (beat & (longest - 1))),
-            beats.eq(Mux(left < room, left, room)),
+            room.eq(longest - beat[:fine]),
+            last.eq(~left[fine:].any() & (left[:fine] <= room)),
+            beats.eq(Mux(last, left[:fine], room)),
             self.busy.eq((left != 0) | self.o.valid),
         ]
         # The burst that is asked for comes out of registers: who may ask is slow enough to tell.
@@ -125,8 +129,8 @@ class Bursts(wiring.Component):
             m.d.sync += [beat.eq(self.address >> size), left.eq(self.beats)]
         with m.Elif(~self.o.valid | self.o.ready):
             m.d.sync += [
-                beat.eq(beat + beats),
-                left.eq(left - beats),
+                beat.eq((beat[fine:] + 1) << fine),
+                left.eq(Mux(last, 0, left - room)),
                 self.o.valid.eq(left != 0),
                 self.o.payload.address.eq(beat << size),
                 self.o.payload.beats.eq(beats),
