@@ -101,34 +101,54 @@ def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
     as `rms_norm`.
     """
     mean = divide_round_half_even(x.sum(axis=-1, keepdims=True), x.shape[-1])
-    return add(rms_norm(x - mean, gamma, epsilon), beta)
+    return add(rms_norm(add(x, -mean), gamma, epsilon), beta)
 
 
 def rms_norm(x: Int64, gamma: Block, epsilon: float) -> Int64:
-    """RMSNorm over the last axis: [T, D] Q16, one bit more where centred, to [T, D] Q16.
+    """RMSNorm over the last axis: [T, D] Q16 to [T, D] Q16; ``gamma``: [D] mantissas of 16 bits.
 
-    ``gamma``: [D] mantissas of 16 bits. With d the values, aligned to ``NORM_BITS``, the mean
-    square is ``floor(sum(d*d) * 2**6 / D)``, its root the integer one, and the reciprocal
-    ``floor(2**40 / root)``.
+    The values are aligned to ``NORM_BITS``, divided by their root mean square (`root_factor`),
+    keeping 20 fraction bits, and scaled.
     """
     drop = bit_length(np.abs(x).max(axis=-1, keepdims=True)) - (NORM_BITS - 1)
     drop = np.maximum(drop, -8)  # so that epsilon, below 1, fits beside any mean square
     d = saturate(shift_left_or_right(x, -drop), NORM_BITS)
-    square = ((d * d).sum(axis=-1, keepdims=True) << 6) // x.shape[-1]
-    # epsilon in the units of `square`: d is x * 2**(RESULT_FRAC - drop).
-    power = 2 * (RESULT_FRAC - drop) + 6
-    eps = math.frexp(epsilon)
-    eps_mantissa = round(eps[0] * 2**20)
-    square = square + shift_left_or_right(np.full_like(power, eps_mantissa), power + eps[1] - 20)
+    squares = (d * d).sum(axis=-1, keepdims=True)
+    count = np.int64(x.shape[-1])
+    factor, amount = root_factor(squares, count, -drop, *split_epsilon(epsilon))
+    normal = saturate(shift_left_or_right(d * factor, amount), RESULT_BITS)
+    product = normal * gamma.mantissa
+    scaled = shift_left_or_right(product, gamma.exponent + (RESULT_FRAC - NORMAL_FRAC))
+    return saturate(scaled, RESULT_BITS)
+
+
+NORMAL_FRAC = 20
+"""Fraction bits of a value divided by its root mean square."""
+
+
+def split_epsilon(epsilon: float) -> tuple[int, int]:
+    """A norm's epsilon in (0, 1) as mantissa, 21 bits, and exponent of two."""
+    half, exponent = math.frexp(epsilon)
+    return round(half * 2**20), exponent - 20
+
+
+def root_factor(
+    squares: Int64, count: Int64, amount: Int64, mantissa: int, exponent: int
+) -> tuple[Int64, Int64]:
+    """``factor`` and ``amount`` such that ``d * factor * 2**amount`` is ``d / rms`` with
+    NORMAL_FRAC fraction bits.
+
+    ``squares``: the sum of d * d over ``count`` values d, each a Q16 value times ``2**amount`` of
+    the argument. The mean square is ``floor(squares * 2**6 / count)``, epsilon is added in its
+    units, the root is the integer one and the reciprocal ``floor(2**40 / root)``, of which 24 bits
+    are kept, rounded half to even.
+    """
+    power = np.clip(2 * (RESULT_FRAC + amount) + 6 + exponent, -63, 40)
+    square = (squares << 6) // count + shift_left_or_right(np.full_like(power, mantissa), power)
     root = np.maximum(integer_sqrt(square), 1)  # root of the mean square of d, 3 fraction bits
     inverse = (np.int64(1) << np.int64(40)) // root
-    # d / root = d * inverse * 2**-37; keep 20 fraction bits, then scale.
-    size = bit_length(inverse)
-    short = shift_round_half_even(inverse, np.maximum(size - 24, 0))
-    normal = shift_round_half_even(d * short, 17 - np.maximum(size - 24, 0))
-    product = normal * gamma.mantissa
-    scaled = shift_left_or_right(product, gamma.exponent + (RESULT_FRAC - 20))
-    return saturate(scaled, RESULT_BITS)
+    drop = np.maximum(bit_length(inverse) - 24, 0)
+    return shift_round_half_even(inverse, drop), drop - 17  # d / root = d * inverse * 2**-37
 
 
 @dataclass(frozen=True)
@@ -252,20 +272,37 @@ def rotate(x: Int64, positions: Int64, steps: Int64, *, interleaved: bool = Fals
     return saturate(shift_round_half_even(turned, SINE_FRAC), RESULT_BITS)
 
 
-def encode_shared(x: Int64, span: int = 16) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
-    """Vectors [..., W] Q16 to RF8 codes [..., W] with one bias [...] a vector.
+CODE_FRAC = 6
+"""Fraction bits to which keys and values are rounded, in units of their bias, before they become
+codes: one more than the midpoints between the smallest codes have."""
 
-    Rounded to nearest; the bias is the smallest at which the largest magnitude does not saturate,
-    and counts ones, not steps of 2**-16: -31 to 0.
+
+def shared_bias(peak: Int64) -> Int64:
+    """`golden.rf8.row_bias` of integers whose largest magnitude is ``peak``, below 2**53."""
+    bias: Int64 = row_bias(peak.reshape(-1, 1).astype(np.float64)).astype(np.int64)
+    return bias.reshape(peak.shape)
+
+
+def encode_shared(
+    x: Int64, codes: int, span: int = 16
+) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
+    """Vectors [..., W] Q16 as sums of RF8 codes [..., codes, W] with one bias [...] a vector.
+
+    The bias is the smallest at which the largest magnitude does not saturate, and counts ones, not
+    steps of 2**-16: -31 to 0. Values are rounded to CODE_FRAC fraction bits below it, half to even,
+    then to the nearest code; each further code is that of what the ones before it left.
     """
-    rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
-    bias = row_bias(rows)
-    codes = encode(rows, bias[:, None], span=span)
-    return codes.reshape(x.shape), (bias - RESULT_FRAC).reshape(x.shape[:-1])
+    bias = shared_bias(np.abs(x).max(axis=-1))
+    rest = shift_left_or_right(x, CODE_FRAC - bias[..., None])
+    found = []
+    for _ in range(codes):
+        found.append(encode(rest.astype(np.float64) * 2.0**-CODE_FRAC, span=span))
+        rest = rest - (INTEGERS[found[-1]].astype(np.int64) << (CODE_FRAC - 4))
+    return np.stack(found, axis=-2), (bias - RESULT_FRAC).astype(np.int8)
 
 
 def decode_shared(codes: NDArray[np.uint8], bias: NDArray[np.int8]) -> NDArray[np.float64]:
-    """The values of `encode_shared`, in units of Q16: multiples of 2**-19, exact."""
+    """The values of codes of `encode_shared`, in units of Q16: multiples of 2**-19, exact."""
     return VALUES[codes] * np.exp2(bias.astype(np.float64) + RESULT_FRAC)[..., None]
 
 
@@ -300,13 +337,11 @@ class KVCache:
 
     def append(self, k: Int64, v: Int64, span: int = 16) -> None:
         """Add keys and values [T, G, W] Q16 at the end, encoded with ``span`` exponents."""
-        first, bias = encode_shared(k, span)
-        rest = k - decode_shared(first, bias)
-        second = encode(rest, (bias.astype(np.int64) + RESULT_FRAC)[..., None], span=span)
-        values, value_bias = encode_shared(v, span)
-        self.keys = np.concatenate([self.keys, np.stack([first, second], axis=2)])
+        keys, bias = encode_shared(k, 2, span)
+        values, value_bias = encode_shared(v, 1, span)
+        self.keys = np.concatenate([self.keys, keys])
         self.key_bias = np.concatenate([self.key_bias, bias])
-        self.values = np.concatenate([self.values, values])
+        self.values = np.concatenate([self.values, values[..., 0, :]])
         self.value_bias = np.concatenate([self.value_bias, value_bias])
 
     def truncate(self, positions: int) -> None:
@@ -328,10 +363,14 @@ def exponentials(score: Int64, seen: NDArray[np.bool_]) -> Int64:
     0 where not ``seen`` (broadcasts), which the maximum does not count either.
     """
     masked = np.where(seen, score, np.int64(-1) << np.int64(RESULT_BITS))
-    below = masked.max(axis=-1, keepdims=True) - masked
+    return np.where(seen, exp2_below(masked.max(axis=-1, keepdims=True) - masked), 0)
+
+
+def exp2_below(below: Int64) -> Int64:
+    """``2**-below`` of non-negative Q16 values, with ``EXP_FRAC`` fraction bits."""
     whole = np.minimum(below >> RESULT_FRAC, EXP_FRAC + 1)
     weight: Int64 = EXP2(below & ((1 << RESULT_FRAC) - 1)) >> whole
-    return np.where(seen, weight, 0)
+    return weight
 
 
 INVERSE_FRAC = 20
@@ -349,7 +388,14 @@ def reciprocal(total: Int64) -> tuple[Int64, Int64]:
 
 
 SCALE_BITS = 20
-QUERY_FRAC = 24
+QUERY_FRAC = 20
+
+
+def query_factor(width: int) -> int:
+    """log2(e) / sqrt(width) with SCALE_BITS fraction bits."""
+    return round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
+
+
 _AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache
 
 
@@ -371,9 +417,9 @@ def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int
     tokens, heads, width = q.shape
     cache.append(k, v, span)
     groups, largest = k.shape[1], (MAX_SIGNIFICAND << 15) << (bits - 1)
-    factor = round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
+    factor = query_factor(width)
     scaled = shift_round_half_even(q * factor, SCALE_BITS + RESULT_FRAC - QUERY_FRAC)
-    query = block_quantize(scaled, bits, QUERY_FRAC)
+    query = block_quantize(saturate(scaled, RESULT_BITS), bits, QUERY_FRAC)
     keys = INTEGERS[cache.keys].sum(axis=2).astype(np.float64).transpose(1, 2, 0)  # [G, W, P]
     values = INTEGERS[cache.values].astype(np.float64).transpose(1, 0, 2)  # [G, P, W]
     key_bias = cache.key_bias.astype(np.int64).T[:, None]  # [G, 1, P]

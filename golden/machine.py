@@ -6,18 +6,19 @@ of instructions is, and everything that stops the machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden import isa
+from golden import isa, vector
 from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import BIAS_PLANES, MAX_SIGNIFICAND, AccelConfig
-from golden.isa import ErrorCode, Instruction, Opcode
+from golden.isa import ErrorCode, Flag, Instruction, Opcode
 from golden.rf8 import INTEGERS, is_valid
+from golden.vector import Registers
 
 Bytes = NDArray[np.uint8]
 Engine = Literal["numpy", "torch"]
@@ -180,6 +181,8 @@ class Machine:
         config = self.config
         self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
         self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
+        self.registers = Registers.cleared(config)
+        self._position, self._tokens = 0, np.zeros(config.cols, np.int64)
         self._kept: dict[Instruction, Tiles] = {}
         self._decoded: dict[int, Instruction] = {}
         # Every partial sum of a dot product is below this, whatever the order of addition.
@@ -187,9 +190,15 @@ class Machine:
         if config.max_k * largest >= EXACT_FLOAT64:
             raise OverflowError(f"config {config.name!r}: sums are not exact in float64")
 
-    def run(self, program: int) -> RunResult:
+    def run(self, program: int, position: int = 0, tokens: Sequence[int] = ()) -> RunResult:
         """Run from address ``program`` until HALT or an error. Never raises for what a program
-        does: that is in the result."""
+        does: that is in the result.
+
+        ``position``: of the token in column 0; ``tokens``: of the columns, as far as it matters.
+        Both are below 2**24.
+        """
+        self._position = position
+        self._tokens[: len(tokens)] = tokens
         result = RunResult()
         for address in self._addresses(program):
             try:
@@ -211,22 +220,69 @@ class Machine:
         return self.memory[address : address + size]
 
     def _step(self, address: int, result: RunResult) -> bool:
-        config = self.config
         i = self._instruction(address)
         result.instructions += 1
-        size = i.count * config.bus_bytes
         if i.opcode is Opcode.LOAD:
-            data_in = self._read(i.address, size).reshape(i.count, config.bus_bytes)
-            self.scratch[i.column, i.dst : i.dst + i.count] = data_in
+            self._load(i)
         elif i.opcode is Opcode.STORE:
-            if i.address + size > self.memory.size:
-                raise _Stop(ErrorCode.BUS_WRITE)
-            words = self.scratch[i.column, i.src : i.src + i.count]
-            self.memory[i.address : i.address + size] = words.reshape(-1)
-            result.written += i.count
+            self._store(i, result)
         elif i.opcode is Opcode.MATMUL:
             self._matmul(i, result)
+        elif i.opcode is Opcode.VECTOR:
+            if i.flags & Flag.LENGTH:
+                self._fit(self._position + i.column, i.count)
+            vector.execute(i, self.scratch, self.registers, self._position, self.config)
         return i.opcode is Opcode.HALT
+
+    def _fit(self, length: int, capacity: int) -> None:
+        if length > capacity:
+            raise _Stop(ErrorCode.POSITION)
+
+    def _place(self, i: Instruction) -> tuple[int, int]:
+        """Address of a LOAD or STORE, and the lane that it uses of each beat."""
+        if i.flags & (Flag.INDEX | Flag.TOKEN):
+            position = self._position + i.column
+            index = int(self._tokens[i.column]) if i.flags & Flag.TOKEN else position
+            self._fit(index + 1, i.immediate)
+            address = i.address + (index >> i.shift) * i.k * self.config.bus_bytes
+            return address, index & ((1 << i.shift) - 1)
+        return i.address, 0
+
+    def _load(self, i: Instruction) -> None:
+        config, (address, lane) = self.config, self._place(i)
+        count = i.count
+        if i.flags & Flag.LENGTH:
+            length = self._position + i.column + 1
+            self._fit(length, i.count * config.results_per_word)
+            count = isa.vector_words(length, config)
+        beats = self._read(address, count * config.bus_bytes).reshape(count, config.bus_bytes)
+        bank = self.scratch[i.column]
+        if not i.flags & (Flag.INDEX | Flag.TOKEN):
+            bank[i.dst : i.dst + count] = beats
+            return
+        column = beats[:, lane]
+        elements = np.zeros(isa.moved_words(i, config) * config.results_per_word, "<i4")
+        elements[0] = column.view(np.int8)[0]
+        elements[config.results_per_word :][: count - 1] = INTEGERS[column[1:]]
+        words = elements.view(np.uint8).reshape(-1, config.bus_bytes)
+        bank[i.dst : i.dst + len(words)] = words
+
+    def _store(self, i: Instruction, result: RunResult) -> None:
+        config, (address, lane) = self.config, self._place(i)
+        size = i.count * config.bus_bytes
+        if address + size > self.memory.size:
+            raise _Stop(ErrorCode.BUS_WRITE)
+        bank = self.scratch[i.column, i.src : i.src + isa.moved_words(i, config)]
+        target = self.memory[address : address + size].reshape(i.count, config.bus_bytes)
+        result.written += i.count
+        if i.shift == 0:
+            target[:] = bank
+            return
+        width = config.bus_bytes >> i.shift
+        elements = bank.reshape(-1, 4)[:, :width]
+        per_word = config.results_per_word
+        chosen = np.concatenate([elements[:1], elements[per_word:]])[: i.count]
+        target[:, lane * width : (lane + 1) * width] = chosen
 
     def _is_constant(self, address: int, size: int) -> bool:
         return any(low <= address and address + size <= high for low, high in self.constant)
@@ -260,6 +316,13 @@ class Machine:
 
     def _matmul(self, i: Instruction, result: RunResult) -> None:
         config = self.config
+        length = self._position + i.column
+        if i.flags & Flag.LENGTH:
+            self._fit(length, i.count * config.rows)
+            i = replace(i, flags=i.flags & ~Flag.LENGTH, count=-(-length // config.rows))
+        if i.flags & Flag.LENGTH_K:
+            self._fit(length, i.k)
+            i = replace(i, flags=i.flags & ~Flag.LENGTH_K, k=length)
         tiles = self._tiles(i)
         blocks = self.scratch[: i.column, i.src : i.src + isa.block_words(i.k, config)]
         exponents = blocks[:, 0, 0].view(np.int8).astype(np.int64)  # [columns]
@@ -276,6 +339,12 @@ class Machine:
         result.column_slices += i.count * i.k * i.column
 
 
-def run(memory: Bytes, program: int, config: AccelConfig) -> RunResult:
+def run(
+    memory: Bytes,
+    program: int,
+    config: AccelConfig,
+    position: int = 0,
+    tokens: Sequence[int] = (),
+) -> RunResult:
     """Run the program at address ``program`` on ``memory``, in place, from a cleared machine."""
-    return Machine(memory, config).run(program)
+    return Machine(memory, config).run(program, position, tokens)
