@@ -350,9 +350,14 @@ class KVCache:
         self.values, self.value_bias = self.values[:positions], self.value_bias[:positions]
 
 
-def _exact_product(a: Int64, b: NDArray[np.float64], bound: int) -> Int64:
+def check_exact(bound: int) -> None:
+    """Raise OverflowError unless sums of magnitude ``bound`` are exact in float64."""
     if bound >= EXACT_FLOAT64:
         raise OverflowError(f"a sum of magnitude {bound} is not exact in float64 (limit 2**53)")
+
+
+def _exact_product(a: Int64, b: NDArray[np.float64], bound: int) -> Int64:
+    check_exact(bound)
     product: Int64 = np.matmul(a.astype(np.float64), b).astype(np.int64)
     return product
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
-from golden.isa import Flag, Instruction, Opcode, block_words, check, encode_program
-from golden.layers import block_quantize, rotary_steps
+from golden.isa import After, Flag, Function, Opcode, encode_program, vector_words
+from golden.layers import TURN_BITS, Block, block_quantize, rotary_steps
 from golden.machine import pack_tiles
-from rf8.architecture import LlamaSpec
+from rf8.architecture import GPT2Spec, LlamaSpec
 from rf8.errors import DataError
+from rf8.lower import Cache, Emitter, Heads, Stream, interleaved_rows, padded_width
 from rf8.model import Model, RF8Tensor
-from rf8.program import Buffer, Kernel, Program
+from rf8.program import Buffer, Entry, Program, Region
 
 PAGE = 4096
-"""Sections and buffers begin on multiples of this: no burst is cut short at their start."""
+"""Streams and buffers begin on multiples of this: no burst is cut short at their start."""
 
 NORM_FRAC = 24
 """Fraction bits of norm weights before they become a block of 16-bit mantissas."""
@@ -44,13 +46,14 @@ def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.
     return scaled.astype(np.int64)
 
 
-def linear_layers(model: Model) -> list[tuple[str, str, str | None]]:
-    """The matrices of a token's way, in order: (name, weight tensor, bias tensor)."""
-    spec = model.spec
-    head = f"{spec.embeddings()[0]}.weight" if spec.tied else "lm_head.weight"
-    biases = {name: f"{name}.bias" for name in spec.matrices() if f"{name}.bias" in model.tensors}
-    layers = [(name, f"{name}.weight", biases.get(name)) for name in spec.matrices()]
-    return [*layers, ("lm_head", head, None)]
+def norm_weight(model: Model, name: str) -> Block:
+    """The weight of a norm, as `golden.layers` takes it."""
+    return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
+
+
+def head_weight(model: Model) -> str:
+    """Name of the matrix that gives the logits."""
+    return f"{model.spec.embeddings()[0]}.weight" if model.spec.tied else "lm_head.weight"
 
 
 def check_operations(model: Model) -> None:
@@ -67,9 +70,13 @@ def compile(
     model: Model,
     config: AccelConfig | str = "sim",
     *,
+    context: int | None = None,
     progress: Progress = lambda *_: None,
 ) -> Program:
     """Compile an RF8 model for the accelerator ``config``.
+
+    ``context``: the most tokens of a sequence, for which memory and scratchpad are laid out; the
+    model's own by default.
 
     Raises
     ------
@@ -87,170 +94,373 @@ def compile(
             f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
             f"{config.span}: quantise it again with --span {config.span}"
         )
+    if context is not None and not 1 <= context <= model.spec.context:
+        raise DataError(
+            f"{model.name}: the context is {context}, must be 1 to {model.spec.context}"
+        )
+    if config.rows != config.bus_bytes:
+        raise DataError(
+            f"config {config.name!r}: whole models need a bus of `rows` bytes, {config.rows}; this "
+            f"one has {config.bus_bytes}"
+        )
     check_operations(model)
-    layers = linear_layers(model)
-    shapes = {name: _matrix(model, weight).codes.shape for name, weight, _ in layers}
-    longest = max(k for _, k in shapes.values())
-    widest = max(n for n, _ in shapes.values())
-    if longest > config.max_k:
-        raise DataError(
-            f"{model.name} has dot products of {longest} elements, config {config.name!r} does "
-            f"{config.max_k} at most: use a config with a larger max_k"
-        )
-    if block_words(longest, config) + config.rows // config.results_per_word > config.scratch_words:
-        raise DataError(
-            f"{model.name}: an activation vector of {longest} elements leaves no room for results "
-            f"in the scratchpad of config {config.name!r} ({config.scratch_words} words)"
-        )
+    return _Build(model, config, context or model.spec.context, progress).program()
 
-    # Memory: activations in and results out, then weights, then the program.
-    x, y = buffers(longest, widest, config)
-    address = first = y.address + config.cols * y.stride
-    streams: list[NDArray[np.uint8]] = []
-    code: list[tuple[Kernel, dict[int, list[Instruction]]]] = []
-    for number, (name, weight, bias) in enumerate(layers):
-        progress(name, number, len(layers))
-        matrix = _matrix(model, weight)
-        offset = None if bias is None else fixed_point(model, bias)
-        chunks = []
-        n, k = matrix.codes.shape
-        for rows in split_outputs(n, k, config):
-            part = None if offset is None else offset[rows]
-            stream = pack_tiles(matrix.codes[rows], matrix.bias[rows], part, config)
-            chunks.append((address, -(-len(matrix.bias[rows]) // config.rows)))
-            streams.append(stream)
-            address += stream.size
-        kernel = Kernel(name, k, n, {}, x, y)
-        widths = sorted({1, config.cols})
-        code.append(
-            (
-                kernel,
-                {c: layer_code(kernel, chunks, offset is not None, c, config) for c in widths},
+
+@dataclass
+class _Memory:
+    """Lays out external memory; addresses ascend."""
+
+    end: int = PAGE
+    parts: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
+
+    def reserve(self, size: int) -> int:
+        """Address of ``size`` bytes that begin a page and are zero at the start."""
+        address, self.end = self.end, pages(self.end + size)
+        return address
+
+    def put(self, data: NDArray[np.generic]) -> int:
+        """Address of a copy of ``data``."""
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        address = self.reserve(flat.size)
+        self.parts.append((address, flat))
+        return address
+
+    def section(self) -> tuple[int, NDArray[np.uint8]]:
+        """All that was put, as one piece; nothing may have been reserved between."""
+        first = self.parts[0][0]
+        last, data = self.parts[-1]
+        whole = np.zeros(last + data.size - first, np.uint8)
+        for address, part in self.parts:
+            whole[address - first : address - first + part.size] = part
+        self.parts.clear()
+        return first, whole
+
+
+class _Build:
+    """One compilation."""
+
+    def __init__(self, model: Model, config: AccelConfig, context: int, progress: Progress) -> None:
+        spec = model.spec
+        self.model, self.config, self.context, self.progress = model, config, context, progress
+        self.memory = _Memory()
+        padded = padded_width(spec.head_width, config)
+        self.heads = Heads(spec.heads, spec.kv_heads, spec.head_width, padded, context)
+        self.streams: dict[str, Stream] = {}
+        self.norms: dict[str, tuple[Block, tuple[int, int | None]]] = {}
+        self.caches: list[Cache] = []
+        self.steps = 0
+
+    def program(self) -> Program:
+        """Lay out, lower, encode."""
+        model, config, memory = self.model, self.config, self.memory
+        spec = model.spec
+        self._check_sizes()
+        vocab = -(-spec.vocab // config.rows) * config.rows
+        size = pages(vocab * RESULT_BITS // 8)
+        logits = Buffer(memory.reserve(config.cols * size), size)
+        regions = [Region("logits", logits.address, config.cols * size)]
+        self._caches(regions)
+        self._constants()
+        weights = memory.section()
+
+        entries, text = [], b""
+        for columns in sorted({1, config.cols}):
+            for head in (True, False):
+                emitter = Emitter(config, columns, model.name)
+                self._lower(emitter, logits if head else None)
+                entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
+                text += encode_program(emitter.instructions, config)
+        start = memory.reserve(len(text))
+        if memory.end >> config.addr_bits:
+            raise DataError(
+                f"{model.name} needs {memory.end} bytes of memory, config {config.name!r} "
+                f"addresses {1 << config.addr_bits}: use a shorter context"
             )
+        eos = model.config.get("eos_token_id")
+        return Program(
+            config=config,
+            spec=spec,
+            model=model.name,
+            context=self.context,
+            memory_bytes=memory.end,
+            sections={"weights": weights, "program": (start, np.frombuffer(text, np.uint8))},
+            entries=entries,
+            logits=logits,
+            regions=regions,
+            eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
+            files=dict(model.files),
         )
-    address = pages(address)
-    weights = np.concatenate(streams)
-    streams.clear()
 
-    program, text = address, b""
-    for kernel, variants in code:
-        for columns, instructions in variants.items():
-            kernel.programs[columns] = program + len(text)
-            text += encode_program(instructions, config)
-    end = pages(program + len(text))
-    if end >> config.addr_bits:
-        raise DataError(
-            f"{model.name} needs {end} bytes of memory, config {config.name!r} addresses "
-            f"{1 << config.addr_bits}"
+    def _check_sizes(self) -> None:
+        model, config, spec = self.model, self.config, self.model.spec
+        longest = max(
+            spec.width,
+            spec.inner,
+            self.context,
+            2 * self.heads.padded,
+            self.heads.queries * self.heads.stride(config),
         )
-    eos = model.config.get("eos_token_id")
-    return Program(
-        config=config,
-        spec=model.spec,
-        model=model.name,
-        memory_bytes=end,
-        sections={
-            "weights": (first, weights),
-            "program": (program, np.frombuffer(text, np.uint8)),
-        },
-        kernels={kernel.name: kernel for kernel, _ in code},
-        host=_host_arrays(model),
-        eos=eos if isinstance(eos, int) and 0 <= eos < model.spec.vocab else None,
-        files=dict(model.files),
-    )
+        if longest > config.max_k:
+            raise DataError(
+                f"{model.name} has dot products of {longest} elements, config {config.name!r} does "
+                f"{config.max_k} at most: use a config with a larger max_k, or a shorter context"
+            )
+
+    # Memory.
+
+    def _caches(self, regions: list[Region]) -> None:
+        config, heads = self.config, self.heads
+        for layer in range(self.model.spec.layers):
+            cache = Cache([], [], [])
+            first = self.memory.end
+            for _ in range(heads.groups):
+                tiles = -(-heads.context // config.rows)
+                size = tiles * (1 + 2 * heads.padded) * config.rows
+                cache.keys.append(self.memory.reserve(size))
+                size = (1 + heads.context) * config.rows
+                count = heads.tiles(config)
+                cache.values.append([self.memory.reserve(size) for _ in range(count)])
+                size = vector_words(heads.context, config) * config.bus_bytes
+                cache.biases.append(self.memory.reserve(size))
+            regions.append(
+                Region(f"layer {layer}, keys and values", first, self.memory.end - first)
+            )
+            self.caches.append(cache)
+
+    def _matrix(self, name: str) -> RF8Tensor:
+        tensor = self.model.tensors[name]
+        assert isinstance(tensor, RF8Tensor)
+        return tensor
+
+    def _put_matrix(
+        self,
+        name: str,
+        weights: list[str],
+        rows: NDArray[np.int64] | None = None,
+        columns: NDArray[np.int64] | None = None,
+    ) -> None:
+        """A stream of one or more matrices on top of each other.
+
+        ``rows``, ``columns``: which row or column comes where, -1 for one of zeros.
+        """
+        model, config = self.model, self.config
+        tensors = [self._matrix(weight) for weight in weights]
+        codes = np.concatenate([t.codes for t in tensors])
+        exponents = np.concatenate([t.bias for t in tensors])
+        bias: NDArray[np.int64] | None = None
+        if any(w.removesuffix("weight") + "bias" in model.tensors for w in weights):
+            parts = []
+            for weight, tensor in zip(weights, tensors, strict=True):
+                offset = weight.removesuffix("weight") + "bias"
+                found = offset in model.tensors
+                none = np.zeros(len(tensor.codes), np.int64)
+                parts.append(fixed_point(model, offset) if found else none)
+            bias = np.concatenate(parts)
+        if rows is not None:
+            empty = rows < 0
+            codes, exponents = codes[rows], exponents[rows]
+            codes[empty], exponents[empty] = 0, 0
+            if bias is not None:
+                bias = np.where(empty, 0, bias[rows])
+        if columns is not None:
+            codes = codes[:, columns]
+            codes[:, columns < 0] = 0
+        address = self.memory.put(pack_tiles(codes, exponents, bias, config))
+        tiles = -(-len(codes) // config.rows)
+        self.streams[name] = Stream(
+            address, codes.shape[1], tiles, bias is not None, tiles * config.rows
+        )
+
+    def _head_rows(self, heads: int, rotary: bool) -> NDArray[np.int64]:
+        """Rows of a projection, each head padded; pairs that turn are neighbours."""
+        width = self.heads.width
+        order = interleaved_rows(width) if rotary else np.arange(width)
+        rows = np.full((heads, self.heads.padded), -1)
+        rows[:, :width] = np.arange(heads)[:, None] * width + order
+        return rows.reshape(-1)
+
+    def _context_columns(self) -> NDArray[np.int64] | None:
+        """Columns of the projection that follows attention, where heads are padded to words."""
+        stride, width = self.heads.stride(self.config), self.heads.width
+        if stride == width:
+            return None
+        columns = np.full((self.heads.queries, stride), -1)
+        columns[:, :width] = np.arange(self.heads.queries * width).reshape(-1, width)
+        return columns.reshape(-1)
+
+    def _qkv_rows(self, rotary: bool) -> NDArray[np.int64]:
+        queries, groups, width = self.heads.queries, self.heads.groups, self.heads.width
+        parts, first = [], 0
+        for heads, turned in ((queries, rotary), (groups, rotary), (groups, False)):
+            rows = self._head_rows(heads, turned)
+            parts.append(np.where(rows < 0, -1, rows + first))
+            first += heads * width
+        return np.concatenate(parts)
+
+    def _constants(self) -> None:
+        """Everything that programs only read."""
+        spec, model = self.model.spec, self.model
+        head = head_weight(model)
+        for layer in range(spec.layers):
+            self.progress(f"layer {layer}", layer, spec.layers + 1)
+            if isinstance(spec, GPT2Spec):
+                at = f"h.{layer}."
+                self._put_matrix(
+                    f"{at}attn.c_attn", [f"{at}attn.c_attn.weight"], self._qkv_rows(False)
+                )
+                output, others = f"{at}attn.c_proj", ["mlp.c_fc", "mlp.c_proj"]
+            else:
+                at = f"layers.{layer}."
+                parts = [f"{at}self_attn.{part}_proj.weight" for part in "qkv"]
+                turned = not spec.interleaved
+                self._put_matrix(f"{at}self_attn.qkv_proj", parts, self._qkv_rows(turned))
+                output, others = f"{at}self_attn.o_proj", ["mlp.down_proj"]
+                both = [f"{at}mlp.{part}_proj.weight" for part in ("gate", "up")]
+                self._put_matrix(f"{at}mlp.gate_up_proj", both, self._gate_rows(spec.inner))
+            self._put_matrix(output, [f"{output}.weight"], None, self._context_columns())
+            for other in others:
+                self._put_matrix(at + other, [f"{at}{other}.weight"])
+        self.progress("head", spec.layers, spec.layers + 1)
+        for name in dict.fromkeys([head, *(f"{name}.weight" for name in spec.embeddings())]):
+            self._put_matrix(name, [name])
+        for name in spec.norms():
+            gamma = norm_weight(model, name)
+            beta = None
+            if f"{name}.bias" in model.tensors:
+                beta = self._put_elements(fixed_point(model, f"{name}.bias"))
+            self.norms[name] = gamma, (self._put_elements(gamma.mantissa), beta)
+        if isinstance(spec, LlamaSpec):
+            self._put_angles(spec)
+
+    def _gate_rows(self, inner: int) -> NDArray[np.int64]:
+        """Gate and up on top of each other, each from a word's start."""
+        each = vector_words(inner, self.config) * self.config.results_per_word
+        rows = np.full((2, each), -1)
+        rows[:, :inner] = np.arange(2 * inner).reshape(2, inner)
+        return rows.reshape(-1)
+
+    def _put_elements(self, values: NDArray[np.int64]) -> int:
+        words = vector_words(len(values), self.config)
+        elements = np.zeros(words * self.config.results_per_word, "<i4")
+        elements[: len(values)] = values
+        return self.memory.put(elements)
+
+    def _put_angles(self, spec: LlamaSpec) -> None:
+        """Steps and offsets of `Emitter.angles`: cosines, then sines, the first of a pair's
+        negative."""
+        padded = self.heads.padded
+        steps = np.zeros(padded, np.int64)
+        steps[: spec.head_width] = np.repeat(rotary_steps(spec.head_width, spec.theta), 2)
+        quarter, half = 1 << (TURN_BITS - 2), 1 << (TURN_BITS - 1)
+        sines = np.where(np.arange(padded) % 2 == 0, half, 0)
+        offsets = np.concatenate([np.full(padded, quarter), sines])
+        both = np.concatenate([steps, steps, offsets]).astype(np.uint32)
+        self.steps = self.memory.put(both)
+
+    # Programs.
+
+    def _lower(self, e: Emitter, logits: Buffer | None) -> None:
+        spec = self.model.spec
+        width = spec.width
+        e.label("embedding")
+        x = e.scratch.take(e.words(width))
+        tokens = self.streams[f"{spec.embeddings()[0]}.weight"]
+        e.embed(tokens, spec.vocab, Flag.TOKEN, x)
+        table = 0
+        if isinstance(spec, GPT2Spec):
+            places = e.scratch.take(e.words(width))
+            e.embed(self.streams["wpe.weight"], self.context, Flag.INDEX, places)
+            e.add(x, places, width)
+        else:
+            table = e.angles(self.steps, self.heads.padded)
+        for layer in range(spec.layers):
+            if isinstance(spec, GPT2Spec):
+                self._gpt2_block(e, spec, f"h.{layer}.", x, self.caches[layer])
+            else:
+                self._llama_block(e, spec, f"layers.{layer}.", x, self.caches[layer], table)
+        if logits is not None:
+            block = self._norm(e, "ln_f" if isinstance(spec, GPT2Spec) else "norm", x)
+            self._head(e, block, logits)
+        e.halt()
+
+    def _norm(self, e: Emitter, name: str, x: int) -> int:
+        gamma, places = self.norms[name]
+        e.label(name)
+        return e.norm(x, self.model.spec.width, gamma, places, self.model.spec.epsilon)
+
+    def _attention(self, e: Emitter, at: str, qkv: int, cache: Cache, table: int | None) -> int:
+        """Block of the context of queries, keys and values that follow each other at ``qkv``."""
+        heads, config = self.heads, self.config
+        words = e.words(heads.padded)
+        q, k = qkv, qkv + heads.queries * words
+        v = k + heads.groups * words
+        e.label(f"{at}: keys and values")
+        if table is not None:
+            count = (heads.queries + heads.groups) * heads.padded
+            e.rotate(q, count, table, heads.padded)
+        e.append_keys(k, heads, cache)
+        e.append_values(v, heads, cache)
+        e.emit(Opcode.FENCE)
+        e.label(f"{at}: attention")
+        context = e.attend(q, heads, cache)
+        count = heads.queries * heads.stride(config)
+        e.vector(Function.SHIFT, count, context, after=After.QUANTIZE, immediate=RESULT_FRAC)
+        block = e.quantized(context, count)
+        e.scratch.free(context)
+        return block
+
+    def _linear(self, e: Emitter, name: str, block: int) -> int:
+        e.label(name)
+        return e.linear(self.streams[name], block)
+
+    def _gpt2_block(self, e: Emitter, spec: GPT2Spec, at: str, x: int, cache: Cache) -> None:
+        qkv = self._linear(e, f"{at}attn.c_attn", self._norm(e, f"{at}ln_1", x))
+        context = self._attention(e, f"{at}attn", qkv, cache, None)
+        e.add(x, self._linear(e, f"{at}attn.c_proj", context), spec.width)
+        inner = self._linear(e, f"{at}mlp.c_fc", self._norm(e, f"{at}ln_2", x))
+        e.label(f"{at}mlp.act")
+        active = e.activated(inner, spec.inner, spec.activation)
+        e.scratch.free(inner)
+        e.add(x, self._linear(e, f"{at}mlp.c_proj", active), spec.width)
+
+    def _llama_block(
+        self, e: Emitter, spec: LlamaSpec, at: str, x: int, cache: Cache, table: int
+    ) -> None:
+        normal = self._norm(e, f"{at}input_layernorm", x)
+        qkv = self._linear(e, f"{at}self_attn.qkv_proj", normal)
+        context = self._attention(e, f"{at}self_attn", qkv, cache, table)
+        e.add(x, self._linear(e, f"{at}self_attn.o_proj", context), spec.width)
+        normal = self._norm(e, f"{at}post_attention_layernorm", x)
+        both = self._linear(e, f"{at}mlp.gate_up_proj", normal)
+        e.label(f"{at}mlp.act_fn")
+        each = e.words(spec.inner) * self.config.results_per_word
+        active = e.gated(both, spec.inner, each, "silu")
+        e.scratch.free(both)
+        e.add(x, self._linear(e, f"{at}mlp.down_proj", active), spec.width)
+
+    def _head(self, e: Emitter, block: int, logits: Buffer) -> None:
+        """Logits, as many tiles at a time as the scratchpad has room for."""
+        config = self.config
+        stream = self.streams[head_weight(self.model)]
+        e.label("lm_head")
+        per_tile = config.rows // config.results_per_word
+        most = max(1, e.scratch.room() // per_tile)
+        result = e.scratch.take(min(most, stream.tiles) * per_tile)
+        for first in range(0, stream.tiles, most):
+            tiles = min(most, stream.tiles - first)
+            e.matmul(stream, block, result, first, tiles)
+            for column in range(e.columns):
+                place = logits.address + column * logits.stride
+                e.emit(
+                    Opcode.STORE,
+                    column=column,
+                    address=place + first * per_tile * config.bus_bytes,
+                    count=tiles * per_tile,
+                    src=result,
+                )
 
 
 def pages(size: int) -> int:
     """``size`` in bytes, rounded up to whole pages."""
     return -(-size // PAGE) * PAGE
-
-
-def buffers(longest: int, widest: int, config: AccelConfig) -> tuple[Buffer, Buffer]:
-    """Where activations go in and results come out, below everything else in memory.
-
-    ``longest`` and ``widest`` are the most inputs and outputs of any layer.
-    """
-    x_size = pages(block_words(longest, config) * config.bus_bytes)
-    y_size = pages(-(-widest // config.rows) * config.rows * RESULT_BITS // 8)
-    return Buffer(PAGE, x_size), Buffer(PAGE + config.cols * x_size, y_size)
-
-
-def _matrix(model: Model, name: str) -> RF8Tensor:
-    tensor = model.tensors[name]
-    assert isinstance(tensor, RF8Tensor)
-    return tensor
-
-
-def split_outputs(n: int, k: int, config: AccelConfig) -> list[slice]:
-    """Runs of rows whose results fit the scratchpad beside the activations."""
-    words = config.scratch_words - block_words(k, config)
-    step = words * config.results_per_word // config.rows * config.rows
-    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
-
-
-def layer_code(
-    kernel: Kernel,
-    chunks: list[tuple[int, int]],
-    has_bias: bool,
-    columns: int,
-    config: AccelConfig,
-) -> list[Instruction]:
-    """The program of a layer: load activations, then compute and store chunk by chunk.
-
-    ``chunks``: (address of the weight stream, tiles) of each part of the outputs, as
-    `split_outputs` cuts them. ``columns``: tokens at once.
-    """
-    x_words = block_words(kernel.inputs, config)
-    result = [
-        Instruction(
-            opcode=Opcode.LOAD,
-            column=c,
-            address=kernel.x.address + c * kernel.x.stride,
-            count=x_words,
-            dst=0,
-        )
-        for c in range(columns)
-    ]
-    target = kernel.y.address
-    for stream, tiles in chunks:
-        words = tiles * config.rows // config.results_per_word
-        result.append(
-            Instruction(
-                opcode=Opcode.MATMUL,
-                flags=Flag.BIAS if has_bias else 0,
-                column=columns,
-                shift=config.result_shift,
-                address=stream,
-                count=tiles,
-                k=kernel.inputs,
-                src=0,
-                dst=x_words,
-            )
-        )
-        for c in range(columns):
-            place = target + c * kernel.y.stride
-            result.append(
-                Instruction(opcode=Opcode.STORE, column=c, address=place, count=words, src=x_words)
-            )
-        target += words * config.bus_bytes
-    result.append(Instruction(opcode=Opcode.HALT))
-    for instruction in result:
-        check(instruction, config)
-    return result
-
-
-def _host_arrays(model: Model) -> dict[str, NDArray[np.generic]]:
-    """What the host's integer operations need: embeddings as RF8, norms as fixed point, angles."""
-    spec, arrays = model.spec, dict[str, NDArray[np.generic]]()
-    for name in spec.embeddings():
-        tensor = _matrix(model, f"{name}.weight")
-        arrays[f"{name}.weight.codes"], arrays[f"{name}.weight.bias"] = tensor.codes, tensor.bias
-    for name in spec.norms():
-        gamma = block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
-        arrays[f"{name}.gamma"] = gamma.mantissa.astype(np.int16)
-        arrays[f"{name}.gamma_exponent"] = gamma.exponent.astype(np.int8)
-        if f"{name}.bias" in model.tensors:
-            arrays[f"{name}.beta"] = fixed_point(model, f"{name}.bias").astype(np.int32)
-    if isinstance(spec, LlamaSpec):
-        arrays["rotary.steps"] = rotary_steps(spec.head_width, spec.theta).astype(np.uint32)
-    return arrays

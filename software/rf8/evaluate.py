@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from golden.config import RESULT_FRAC
+from golden.config import RESULT_FRAC, AccelConfig
 from rf8.errors import DataError
-from rf8.matrices import Matrices
-from rf8.program import Program
+from rf8.model import Model
 from rf8.transformer import Transformer
 
 ROWS = 256  # positions whose logits are held at a time: a large vocabulary needs it
@@ -90,10 +89,10 @@ def loss(model: nn.Module, tokens: Tensor) -> float:
 
 
 class Integers:
-    """The integer pipeline of a program on the golden model, a window at once."""
+    """The integer pipeline of a model in RF8, a window at once."""
 
-    def __init__(self, program: Program) -> None:
-        self._model = Transformer(program, Matrices(program))
+    def __init__(self, model: Model, config: AccelConfig) -> None:
+        self._model = Transformer(model, config)
 
     def loss(self, tokens: Tensor) -> float:
         """Mean negative log-likelihood in nats of the tokens of a window but the first."""

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from golden.config import AccelConfig
 from rf8.approximate import Part, approximated
-from rf8.compiler import compile
 from rf8.evaluate import Integers, Perplexity, cut, loss
 from rf8.experiments.study import Report, Study, crc32
 from rf8.hf import to_transformers
@@ -71,7 +70,7 @@ def measure(
 
     @cache
     def integers(bits: int) -> Integers:
-        return Integers(compile(model, config.replace(act_bits=bits)))
+        return Integers(model, config.replace(act_bits=bits))
 
     def whole(bits: int, tokens: Tensor) -> float:
         return integers(bits).loss(tokens)

@@ -22,7 +22,7 @@ from rf8.files import replaced_file
 from rf8.model import make_tokenizer
 
 FORMAT = "rf8-image"
-VERSION = 2
+VERSION = 3
 """Of the image format, instruction set and memory map together: they change as one."""
 
 Array = NDArray[Any]
@@ -38,38 +38,58 @@ class Buffer:
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """A linear layer on the accelerator: y = W x + b for up to `columns` tokens.
-
-    ``programs``: number of columns -> address of the instructions that end with HALT.
-    ``x``, ``y``: where its activation blocks and its results lie.
-    """
+class Region:
+    """Memory that programs write, and what is in it."""
 
     name: str
-    inputs: int
-    outputs: int
-    programs: dict[int, int]
-    x: Buffer
-    y: Buffer
+    address: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One program: the whole model for ``columns`` tokens, with or without the logits.
+
+    ``address``: of its first instruction; HALT ends it. ``labels``: (number of the first
+    instruction, module path) of its parts, in order.
+    """
+
+    columns: int
+    head: bool
+    address: int
+    labels: list[tuple[int, str]]
 
 
 @dataclass
 class Program:
-    """A compiled model: memory content, entry points, and what the host needs.
+    """A compiled model: memory content, entry points, and where results lie.
 
-    ``sections``: name -> (address, bytes) of what must be in memory before the first run.
-    ``host``: arrays of the operations that the host does (embeddings, norms, angles).
+    ``context``: the most tokens of a sequence. ``sections``: name -> (address, bytes) of what must
+    be in memory before the first run; the rest is zero. ``logits``: results, int32 Q16, of each
+    column. ``regions``: all memory that programs write.
     """
 
     config: AccelConfig
     spec: Spec
     model: str
+    context: int
     memory_bytes: int
     sections: dict[str, tuple[int, NDArray[np.uint8]]]
-    kernels: dict[str, Kernel]
-    host: dict[str, Array]
+    entries: list[Entry]
+    logits: Buffer
+    regions: list[Region]
     eos: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
+
+    def entry(self, columns: int, head: bool) -> Entry:
+        """The program for so many tokens."""
+        return next(e for e in self.entries if (e.columns, e.head) == (columns, head))
+
+    def place(self, address: int) -> tuple[Entry, str]:
+        """The entry and the part of it to which the instruction at ``address`` belongs."""
+        entry = [e for e in self.entries if e.address <= address][-1]
+        number = (address - entry.address) // self.config.slot_bytes
+        return entry, [name for first, name in entry.labels if first <= number][-1]
 
     @property
     def architecture(self) -> str:
@@ -122,7 +142,6 @@ class Program:
         from safetensors.numpy import save_file
 
         tensors = {f"section.{name}": data for name, (_, data) in self.sections.items()}
-        tensors |= {f"host.{name}": array for name, array in self.host.items()}
         for name, content in self.files.items():
             tensors[f"file.{name}"] = np.frombuffer(content, np.uint8)
         about = {
@@ -133,7 +152,10 @@ class Program:
             "memory_bytes": self.memory_bytes,
             "eos": self.eos,
             "addresses": {name: address for name, (address, _) in self.sections.items()},
-            "kernels": [asdict(kernel) for kernel in self.kernels.values()],
+            "context": self.context,
+            "entries": [asdict(entry) for entry in self.entries],
+            "logits": asdict(self.logits),
+            "regions": [asdict(region) for region in self.regions],
             "checksums": {name: _checksum(array) for name, array in tensors.items()},
         }
         text = json.dumps(about)
@@ -194,17 +216,18 @@ class Program:
             model=about["model"],
             memory_bytes=about["memory_bytes"],
             sections={n: (about["addresses"][n], data) for n, data in part("section.").items()},
-            kernels={kernel["name"]: _kernel(kernel) for kernel in about["kernels"]},
-            host=part("host."),
+            context=about["context"],
+            entries=[_entry(entry) for entry in about["entries"]],
+            logits=Buffer(**about["logits"]),
+            regions=[Region(**region) for region in about["regions"]],
             eos=about["eos"],
             files={name: data.tobytes() for name, data in part("file.").items()},
         )
 
 
-def _kernel(fields: dict[str, Any]) -> Kernel:
-    programs = {int(columns): address for columns, address in fields["programs"].items()}
-    x, y = Buffer(**fields["x"]), Buffer(**fields["y"])
-    return Kernel(fields["name"], fields["inputs"], fields["outputs"], programs, x, y)
+def _entry(fields: dict[str, Any]) -> Entry:
+    labels = [(int(first), str(name)) for first, name in fields["labels"]]
+    return Entry(fields["columns"], fields["head"], fields["address"], labels)
 
 
 def _checksum(array: Array) -> int:

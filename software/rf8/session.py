@@ -12,14 +12,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from golden import isa, layers
+from golden import isa
 from golden.arith import Int64
 from golden.config import INSTRUCTION_BYTES
 from golden.isa import ErrorCode
 from golden.machine import Engine, Machine
 from rf8.errors import DataError, UsageError
-from rf8.program import Kernel, Program
-from rf8.transformer import Transformer
+from rf8.program import Entry, Program
 
 Backend = Literal["golden", "rtl", "both"]
 
@@ -39,9 +38,9 @@ class Stats:
     """What a session has done so far.
 
     ``counters``: the machine's (`golden.isa.COUNTERS`), summed over runs; empty without RTL.
-    ``tokens``: positions computed; ``runs``: programs run.
-    ``compared``: result words (32 bits) that programs stored and that were compared between RTL and
-    golden; ``differences``: words of memory that differed.
+    ``tokens``: positions computed; ``runs``: programs run. ``compared``: bytes that programs write
+    (logits, keys, values), compared between RTL and golden after each run; ``differences``: bytes
+    that differed.
     """
 
     tokens: int = 0
@@ -53,7 +52,7 @@ class Stats:
 
     @property
     def cycles_per_token(self) -> float:
-        """Clock cycles for one token, host operations not counted."""
+        """Clock cycles for one token."""
         return self.counters["cycles"] / max(self.tokens, 1)
 
     @property
@@ -69,7 +68,7 @@ class Stats:
             "seconds": round(self.seconds, 3),
             "cycles_per_token": round(self.cycles_per_token, 1),
             "bandwidth_use": round(self.bandwidth_use, 4),
-            "words_compared": self.compared,
+            "bytes_compared": self.compared,
             "differences": self.differences,
             "counters": dict(self.counters),
         }
@@ -115,8 +114,7 @@ class Sampler:
 class Session:
     """A compiled model that runs, with its key-value cache.
 
-    Linear layers and the head run on the accelerator; embeddings, norms, attention, activation
-    functions and residual sums on the host, as the integers of `golden.layers`.
+    The accelerator does the whole model, from tokens to logits; the host only chooses tokens.
 
     Parameters
     ----------
@@ -161,11 +159,11 @@ class Session:
             self._rtl = RtlMachine(
                 _image(program), program.config, memory, waveform=path, progress=progress
             )
-        self._model = Transformer(program, self._linear)
+        self._position = 0
 
     def reset(self) -> None:
         """Forget all tokens."""
-        self._model.reset()
+        self._position = 0
 
     def close(self) -> None:
         """Free the simulator and finish the waveform."""
@@ -196,7 +194,7 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens in the cache."""
-        return self._model.position
+        return self._position
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, vocab] of a sequence from its start.
@@ -221,7 +219,7 @@ class Session:
         try:
             logits = self._append(list(ids), last_only)
         except BaseException:
-            self._model.truncate(before)  # the session can go on from where it was
+            self._position = before  # the session can go on from where it was
             raise
         self.stats.seconds += time.perf_counter() - started
         return logits
@@ -233,14 +231,22 @@ class Session:
         while at < len(ids):
             # All columns of the array, or one: programs exist for these two.
             count = cols if len(ids) - at >= cols else 1
-            hidden = self._model.hidden(ids[at : at + count])
-            self.stats.tokens += count
+            part = ids[at : at + count]
             at += count
-            if not last_only:
-                logits.append(self._model.logits(hidden))
-            elif at == len(ids):
-                logits.append(self._model.logits(hidden[-1:]))
-        return np.concatenate(logits)
+            head = not last_only or at == len(ids)
+            entry = self.program.entry(count, head)
+            self._run(entry, part)
+            self._position += count
+            self.stats.tokens += count
+            if head:
+                logits.append(self._logits(count))
+        return np.concatenate(logits)[-1:] if last_only else np.concatenate(logits)
+
+    def _logits(self, columns: int) -> Int64:
+        place, vocab = self.program.logits, self.program.spec.vocab
+        memory = self._machines()[0].memory
+        starts = [place.address + column * place.stride for column in range(columns)]
+        return np.stack([memory[at : at + 4 * vocab].view("<i4").astype(np.int64) for at in starts])
 
     def stream(
         self,
@@ -275,7 +281,7 @@ class Session:
 
     def check_length(self, prompt: int, new: int) -> None:
         """Raise `UsageError` where a prompt and its continuation do not fit the context."""
-        context = self.program.spec.context
+        context = self.program.context
         if new < 0:
             raise UsageError(f"max-new-tokens is {new}, must be 0 or more")
         if prompt > context:
@@ -295,112 +301,58 @@ class Session:
         for token in ids:
             if not 0 <= token < spec.vocab:
                 raise UsageError(f"token {token} is not in the vocabulary, 0 to {spec.vocab - 1}")
-        if self.position + len(ids) > spec.context:
+        if self.position + len(ids) > self.program.context:
             raise UsageError(
-                f"{self.position + len(ids)} tokens exceed the context of {spec.context}"
+                f"{self.position + len(ids)} tokens exceed the context of {self.program.context}"
             )
-
-    def _linear(self, name: str, x: Int64) -> Int64:
-        """Run a kernel for [T, inputs] Q16 activations; T is 1 or the number of columns."""
-        kernel, config = self.program.kernels[name], self.program.config
-        block = layers.block_quantize(x, config.act_bits)
-        words = isa.block_words(kernel.inputs, config)
-        image = np.zeros((len(x), words, config.bus_bytes), np.uint8)
-        image[:, 0, 0] = block.exponent[:, 0].astype(np.int8).view(np.uint8)
-        kind = "<i2" if config.act_bits == 16 else "i1"
-        mantissas = image[:, 1:].reshape(len(x), -1)
-        data = block.mantissa.astype(kind).view(np.uint8).reshape(len(x), -1)
-        mantissas[:, : data.shape[1]] = data
-        image[:, 1:] = mantissas.reshape(len(x), words - 1, config.bus_bytes)
-
-        for machine in self._machines():
-            for column in range(len(x)):
-                at = kernel.x.address + column * kernel.x.stride
-                machine.memory[at : at + image[column].size] = image[column].reshape(-1)
-        self._run(kernel, len(x))
-        memory = self._machines()[0].memory
-        rows = []
-        for column in range(len(x)):
-            at = kernel.y.address + column * kernel.y.stride
-            rows.append(memory[at : at + 4 * kernel.outputs].view("<i4").astype(np.int64))
-        return np.stack(rows)
 
     def _machines(self) -> list[Any]:
         return [m for m in (self._golden, self._rtl) if m is not None]
 
-    def _run(self, kernel: Kernel, columns: int) -> None:
-        start = kernel.programs[columns]
+    def _run(self, entry: Entry, tokens: list[int]) -> None:
         if self._golden is not None:
-            result = self._golden.run(start)
-            self._check_stop(result.error, result.error_address, kernel)
+            result = self._golden.run(entry.address, self._position, tokens)
+            self._check_stop(result.error, result.error_address)
         if self._rtl is not None:
-            outcome = self._rtl.run(start)
+            outcome = self._rtl.run(entry.address, self._position, tokens)
             self.stats.counters.update(outcome.counters)
-            self._check_stop(outcome.error, outcome.error_address, kernel)
+            self._check_stop(outcome.error, outcome.error_address)
         self.stats.runs += 1
         if self.backend == "both":
-            self._compare(kernel, columns)
+            self._compare()
 
-    def _check_stop(self, error: ErrorCode, address: int, kernel: Kernel) -> None:
+    def _check_stop(self, error: ErrorCode, address: int) -> None:
         if error is ErrorCode.NONE:
             return
-        raise MachineStopped(f"{error.name} in {kernel.name} at {self._instruction(address)}")
+        start, text = self.program.sections["program"]
+        where = f"{address:#x}"
+        if start <= address < start + text.size:
+            data = text[address - start : address - start + INSTRUCTION_BYTES].tobytes()
+            where += f" in {self.program.place(address)[1]}"
+            try:
+                where += f": {isa.decode(data)}"
+            except isa.IllegalInstruction as broken:
+                where += f": {broken}"
+        raise MachineStopped(f"{error.name} at {where}")
 
-    def _instruction(self, address: int) -> str:
-        base, text = self.program.sections["program"]
-        data = text[address - base : address - base + INSTRUCTION_BYTES].tobytes()
-        try:
-            return f"{address:#x}: {isa.decode(data)}"
-        except isa.IllegalInstruction as error:
-            return f"{address:#x}: {error}"
-
-    def _compare(self, kernel: Kernel, columns: int) -> None:
-        """Compare all memory below the weights; stop at the first difference.
-
-        Only the words that the run stored count as compared.
-        """
+    def _compare(self) -> None:
+        """Compare all memory that programs write; stop at the first difference."""
         assert self._golden is not None
-        end = kernel.y.address + self.program.config.cols * kernel.y.stride
-        expected = self._golden.memory[:end].view("<i4")
-        found = self._rtl.memory[:end].view("<i4")
-        rows = self.program.config.rows
-        self.stats.compared += columns * -(-kernel.outputs // rows) * rows
-        if np.array_equal(expected, found):
-            return
-        different = np.flatnonzero(expected != found)
-        self.stats.differences += different.size
-        raise Mismatch(self._describe(kernel, columns, 4 * int(different[0]), expected, found))
-
-    def _describe(
-        self,
-        kernel: Kernel,
-        columns: int,
-        address: int,
-        expected: NDArray[Any],
-        found: NDArray[Any],
-    ) -> str:
-        """Name instruction, tensor, index, values and cycle of a difference."""
-        config = self.program.config
-        column, offset = divmod(address - kernel.y.address, kernel.y.stride)
-        tensor = f"{kernel.name} output [column {column}, {offset // 4}]"
-        if address < kernel.y.address:
-            tensor = f"{kernel.name} input at {address:#x}"
-        writer = "no instruction writes there"
-        for at, instruction in self.program.instructions(kernel.programs[columns]):
-            size = instruction.count * config.bus_bytes
-            if (
-                instruction.opcode is isa.Opcode.STORE
-                and instruction.address <= address < instruction.address + size
-            ):
-                writer = f"{at:#x}: {instruction}"
-                break
-        cycle = self._rtl.written_at(address)
-        when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
-        word = address // 4
-        return (
-            f"{tensor}: expected {expected[word]}, found {found[word]} ({when}; by {writer}); "
-            f"{self.stats.differences} words differ"
-        )
+        for region in self.program.regions:
+            part = slice(region.address, region.address + region.size)
+            expected, found = self._golden.memory[part], self._rtl.memory[part]
+            self.stats.compared += region.size
+            if np.array_equal(expected, found):
+                continue
+            different = np.flatnonzero(expected != found)
+            self.stats.differences += different.size
+            index = int(different[0])
+            cycle = self._rtl.written_at(region.address + index)
+            when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
+            raise Mismatch(
+                f"{region.name}, byte {index} at {region.address + index:#x}: expected "
+                f"{expected[index]}, found {found[index]} ({when}); {different.size} bytes differ"
+            )
 
 
 def _image(program: Program) -> NDArray[np.uint8]:
