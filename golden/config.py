@@ -194,7 +194,7 @@ CONFIGS: dict[str, AccelConfig] = {
             align=1,
             span=8,
             max_k=4096,
-            scratch_words=1024,
+            scratch_words=2048,
             fifo_beats=512,
             burst_beats=64,
         ),

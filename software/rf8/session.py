@@ -242,6 +242,17 @@ class Session:
                 logits.append(self._logits(count))
         return np.concatenate(logits)[-1:] if last_only else np.concatenate(logits)
 
+    def run_at(self, position: int, ids: list[int], head: bool) -> dict[str, int]:
+        """Run one program for tokens at ``position``, whatever the cache holds before it; for
+        measuring. Gives the machine's counters, none without RTL."""
+        before, self._position = self._position, position
+        already = Counter(self.stats.counters)
+        try:
+            self._run(self.program.entry(len(ids), head), ids)
+        finally:
+            self._position = before
+        return {name: n - already[name] for name, n in self.stats.counters.items()}
+
     def _logits(self, columns: int) -> Int64:
         place, vocab = self.program.logits, self.program.spec.vocab
         memory = self._machines()[0].memory

@@ -1,6 +1,6 @@
 /* Runs the C driver against the simulated machine; called by test_driver.py.
  *
- * usage: driver_main IMAGE ACTIONS ACTIVATIONS
+ * usage: driver_main IMAGE ACTIONS TOKEN...
  * Prints the result of loading, then, if that is 0 and ACTIONS is "run": one line for each step. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,31 +38,29 @@ static void describe(const struct rf8_device *device, const char *what, int resu
     printf("%s %d %s\n", what, result, text);
 }
 
-static void run(struct rf8_device *device, const struct rf8_program *program, FILE *activations) {
-    struct rf8_kernel head;
-    printf("find %d %d\n", rf8_find_kernel(program, "lm_head", &head),
-           rf8_find_kernel(program, "none", &(struct rf8_kernel){0}));
-    int16_t *x = malloc(head.inputs * sizeof *x);
-    int32_t *logits = malloc(head.outputs * sizeof *logits);
-    const uint32_t columns = (RF8_CONFIG & RF8_CONFIG_COLS_MASK) >> RF8_CONFIG_COLS_SHIFT;
-    for (uint32_t column = 0; column < columns; column++) {
-        int8_t exponent;
-        if (fread(&exponent, 1, 1, activations) != 1 ||
-            fread(x, sizeof *x, head.inputs, activations) != head.inputs)
-            exit(3);
-        if (rf8_put_activations(device, &head, column, exponent, x)) exit(4);
-    }
-    printf("bounds %d %d %d\n", rf8_put_activations(device, &head, columns, 0, x),
-           rf8_get_results(device, &head, columns, logits),
-           rf8_run_kernel(device, &head, columns + 1, POLLS));
+static void show(const struct rf8_device *device, const struct rf8_program *program,
+                 uint32_t column) {
+    int32_t *logits = malloc(program->vocab * sizeof *logits);
+    if (rf8_get_logits(device, program, column, logits)) exit(4);
+    printf("logits");
+    for (uint32_t i = 0; i < program->vocab; i++) printf(" %ld", (long)logits[i]);
+    printf("\n");
+    free(logits);
+}
 
-    describe(device, "run", rf8_run_kernel(device, &head, columns, POLLS));
-    for (uint32_t column = 0; column < columns; column++) {
-        if (rf8_get_results(device, &head, column, logits)) exit(4);
-        printf("logits");
-        for (uint32_t i = 0; i < head.outputs; i++) printf(" %ld", (long)logits[i]);
-        printf("\n");
-    }
+static void run(struct rf8_device *device, const struct rf8_program *program,
+                const uint32_t *tokens) {
+    const uint32_t columns = (RF8_CONFIG & RF8_CONFIG_COLS_MASK) >> RF8_CONFIG_COLS_SHIFT;
+    const uint32_t wrong[] = {program->vocab};
+    int32_t none;
+    printf("bounds %d %d %d %d\n", rf8_get_logits(device, program, columns, &none),
+           rf8_run(device, program, 0, tokens, columns + 1, 1, POLLS),
+           rf8_run(device, program, program->context, tokens, 1, 1, POLLS),
+           rf8_run(device, program, 0, wrong, 1, 1, POLLS));
+
+    describe(device, "prefill", rf8_run(device, program, 0, tokens, columns, 0, POLLS));
+    describe(device, "run", rf8_run(device, program, columns, tokens + columns, columns, 1, POLLS));
+    for (uint32_t column = 0; column < columns; column++) show(device, program, column);
     printf("counters");
 #define SHOW(name, offset) printf(" %s %llu", name, (unsigned long long)rf8_read_counter(device, offset));
     RF8_COUNTERS(SHOW)
@@ -72,19 +70,22 @@ static void run(struct rf8_device *device, const struct rf8_program *program, FI
     uint32_t erased = MEMORY_SIZE - 4096;
     memset(memory + erased, 0, 4096);
     describe(device, "illegal", rf8_execute(device, erased, POLLS));
-    int result = rf8_start(device, head.programs[0]);
-    printf("twice %d %d %d\n", result, rf8_start(device, head.programs[0]), rf8_wait(device, 1));
+    uint32_t start = rf8_entry(program, 1, 1);
+    int result = rf8_start(device, start);
+    printf("twice %d %d %d %d\n", result, rf8_start(device, start), rf8_wait(device, 1),
+           rf8_run(device, program, 0, tokens, 1, 1, POLLS));
     rf8_stop(device);
     describe(device, "stopped", rf8_wait(device, POLLS));
-    describe(device, "again", rf8_run_kernel(device, &head, 1, POLLS));
-    free(x);
-    free(logits);
+    describe(device, "again", rf8_run(device, program, 0, tokens, 1, 1, POLLS));
+    show(device, program, 0);
 }
 
 int main(int count, char **arguments) {
-    if (count != 4) return 2;
-    FILE *in = fopen(arguments[1], "rb"), *activations = fopen(arguments[3], "rb");
-    if (!in || !activations) return 2;
+    if (count < 3) return 2;
+    FILE *in = fopen(arguments[1], "rb");
+    uint32_t tokens[32] = {0};
+    if (!in || count > 35) return 2;
+    for (int i = 3; i < count; i++) tokens[i - 3] = (uint32_t)strtoul(arguments[i], NULL, 10);
     size_t size = fread(image, 1, sizeof image, in);
     const struct settings settings = {
         (RF8_CONFIG & RF8_CONFIG_BUS_BYTES_MASK) >> RF8_CONFIG_BUS_BYTES_SHIFT, 20, 1024, 200, 77};
@@ -100,7 +101,7 @@ int main(int count, char **arguments) {
     printf("small %d\n", rf8_load(&other, image, size, &program));
     int result = rf8_load(&device, image, size, &program);
     printf("load %d %s\n", result, rf8_result_name(result));
-    if (result == RF8_OK && strcmp(arguments[2], "run") == 0) run(&device, &program, activations);
+    if (result == RF8_OK && strcmp(arguments[2], "run") == 0) run(&device, &program, tokens);
     rf8_free(machine);
     return 0;
 }

@@ -17,7 +17,6 @@ from golden.isa import COUNTERS, ErrorCode
 from golden.machine import run
 from rf8.export import DRIVER, registers
 from rf8.export.flat import flat_image, save_flat
-from rf8.export.image import pack_block
 from sim.build import build_library
 
 TINY = CONFIGS["tiny"]
@@ -51,11 +50,10 @@ def driver(tmp_path_factory):
 
 @pytest.fixture
 def drive(driver, tmp_path):
-    def call(image, actions="load", activations=b""):
+    def call(image, actions="load", tokens=()):
         (tmp_path / "image").write_bytes(image)
-        (tmp_path / "x").write_bytes(activations)
         done = subprocess.run(
-            [driver, tmp_path / "image", actions, tmp_path / "x"],
+            [driver, tmp_path / "image", actions, *map(str, tokens)],
             capture_output=True, text=True, timeout=60, check=True,
         )  # fmt: skip
         lines = [line.split() for line in done.stdout.splitlines()]
@@ -67,45 +65,36 @@ def drive(driver, tmp_path):
 
 
 def test_logits_are_golden_and_errors_are_told(drive, program):
-    head = program.kernels["lm_head"]
-    random = np.random.default_rng(SEED)
-    mantissas = random.integers(-(1 << 15), 1 << 15, (TINY.cols, head.inputs)).astype("<i2")
-    exponents = [-13, -10]
-    said, logits = drive(
-        flat_image(program),
-        "run",
-        b"".join(
-            e.to_bytes(1, "little", signed=True) + x.tobytes()
-            for e, x in zip(exponents, mantissas, strict=True)
-        ),
-    )
+    tokens = np.random.default_rng(SEED).integers(0, 101, 2 * TINY.cols).tolist()
+    said, logits = drive(flat_image(program), "run", tokens)
 
     memory = np.zeros(program.memory_bytes, np.uint8)
     for address, data in program.sections.values():
         memory[address : address + data.size] = data
-    for column, exponent in enumerate(exponents):
-        block = np.frombuffer(pack_block(mantissas[column].tolist(), exponent, TINY), np.uint8)
-        at = head.x.address + column * head.x.stride
-        memory[at : at + block.size] = block
-    golden = run(memory, head.programs[TINY.cols], TINY)
+    prefill, decode = (program.entry(TINY.cols, head).address for head in (False, True))
+    assert run(memory, prefill, TINY, 0, tokens).error is ErrorCode.NONE
+    golden = run(memory, decode, TINY, TINY.cols, tokens[TINY.cols :])
     assert golden.error is ErrorCode.NONE
     for column in range(TINY.cols):
-        at = head.y.address + column * head.y.stride
-        assert logits[column] == memory[at : at + 4 * head.outputs].view("<i4").tolist()
+        at = program.logits.address + column * program.logits.stride
+        assert logits[column] == memory[at : at + 4 * 101].view("<i4").tolist()
     assert len(set(logits[0])) > 90
+    run(memory, program.entry(1, True).address, TINY, 0, tokens[:1])
+    at = program.logits.address
+    assert logits[TINY.cols] == memory[at : at + 4 * 101].view("<i4").tolist()
 
     assert said["open"] == ["0", result("WRONG_ID")]
     assert said["load"] == ["0", "ok"]
     assert said["small"] == [result("OUT_OF_BOUNDS")]
-    assert said["find"] == ["0", result("NOT_FOUND")]
-    assert said["bounds"] == [result("OUT_OF_BOUNDS"), result("OUT_OF_BOUNDS"), result("NOT_FOUND")]
-    assert said["run"] == ["0", "NONE"]
+    outside = result("OUT_OF_BOUNDS")
+    assert said["bounds"] == [outside, result("NOT_FOUND"), outside, outside]
+    assert said["prefill"] == ["0", "NONE"] and said["run"] == ["0", "NONE"]
     counters = dict(zip(said["counters"][::2], map(int, said["counters"][1::2]), strict=True))
     assert list(counters) == list(COUNTERS)
     for name in ("read_weights", "written", "slices", "column_slices"):
         assert counters[name] == getattr(golden, name)
     assert said["illegal"] == [result("STOPPED"), "ILLEGAL_INSTRUCTION", "at", "0x000ff000"]
-    assert said["twice"] == ["0", result("BUSY"), result("TIMEOUT")]
+    assert said["twice"] == ["0", result("BUSY"), result("TIMEOUT"), result("BUSY")]
     assert said["stopped"][:2] == [result("STOPPED"), "ABORTED"]
     assert said["again"] == ["0", "NONE"]
 
@@ -121,10 +110,10 @@ def changed(image, offset, value, *, checksum=True):
 
 def test_broken_images(drive, program):
     image = flat_image(program)
-    kernels = 64 + 16 * len(program.sections)
+    entries = 64 + 16 * len(program.sections)
     cases = {
         "BAD_MAGIC": [b"X" + image[1:], bytes(64)],
-        "BAD_VERSION": [changed(image, 8, 2)],
+        "BAD_VERSION": [changed(image, 8, 1)],
         "TRUNCATED": [b"", image[:63], image[:-1], image + b"\0"],
         "BAD_CHECKSUM": [changed(image, len(image) - 4, 1, checksum=False)],
         "WRONG_CONFIG": [
@@ -136,15 +125,15 @@ def test_broken_images(drive, program):
         "OUT_OF_BOUNDS": [
             changed(image, 20, 1 << 31),  # memory
             changed(image, 40, 0xFFFFFFFF),  # sections
-            changed(image, 44, 0xFFFFFFFF),  # kernels
+            changed(image, 44, 0xFFFFFFFF),  # programs
+            changed(image, 52, 0xFFFFFFFF),  # vocabulary
+            changed(image, 56, program.memory_bytes),  # logits
+            changed(image, 60, 0x80000000),  # from column to column
             changed(image, 64, 0xFFFFFFF0),  # a section's address, size, place in the file
             changed(image, 68, 0xFFFFFFFF),
             changed(image, 72, len(image) - 1),
-            changed(image, kernels + 64, 0xFFFFFFFF),  # inputs
-            changed(image, kernels + 68, 0xFFFFFFFF),  # outputs
-            changed(image, kernels + 72, program.memory_bytes),  # activations
-            changed(image, kernels + 84, 0x80000000),  # from column to column
-            changed(image, kernels + 88, program.memory_bytes),  # program
+            changed(image, entries, TINY.cols + 1),
+            changed(image, entries + 8, program.memory_bytes),
         ],
     }
     for name, images in cases.items():
@@ -163,20 +152,16 @@ def test_flat_image_is_as_documented(program, tmp_path):
         program.memory_bytes, registers.config_word(TINY),
         TINY.span, TINY.max_k, TINY.scratch_words,
     )  # fmt: skip
-    assert words[8:10] == (2, len(program.kernels)) and not any(words[10:])
+    assert words[8:10] == (2, len(program.entries))
+    place = program.logits
+    assert words[10:] == (program.context, 101, place.address, place.stride)
     for number, (address, data) in enumerate(program.sections.values()):
         at, size, offset, zero = struct.unpack_from("<4I", image, 64 + 16 * number)
         assert (at, size, zero, offset % 16) == (address, data.size, 0, 0)
         assert image[offset : offset + size] == data.tobytes()
-    for number, kernel in enumerate(program.kernels.values()):
-        record = struct.unpack_from("<64s24I", image, 64 + 32 + 160 * number)
-        assert record[0].rstrip(b"\0").decode() == kernel.name
-        x, y = kernel.x, kernel.y
-        assert record[1:7] == (
-            kernel.inputs, kernel.outputs, x.address, x.stride, y.address, y.stride,
-        )  # fmt: skip
-        programs = {columns + 1: at for columns, at in enumerate(record[7:23]) if at}
-        assert programs == kernel.programs
+    for number, e in enumerate(program.entries):
+        record = struct.unpack_from("<4I", image, 64 + 32 + 16 * number)
+        assert record == (e.columns, e.head, e.address, 0)
 
 
 def test_result_names_and_the_documented_codes():

@@ -31,25 +31,28 @@ def compile_command(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("-o", "--output", help="Image file to write")],
     config: ConfigOption = "sim",
+    context: Annotated[
+        int | None, typer.Option(help="Most tokens of a sequence; the model's own by default")
+    ] = None,
     flat: Annotated[
         Path | None, typer.Option(help="Also write a flat image, for the C driver (docs/driver.md)")
     ] = None,
 ) -> None:
     """Compile a model to a program image. A float model is quantised on the way."""
-    program = compiled(load_model(model), config)
+    program = compiled(load_model(model), config, context)
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
     print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
 
 
-def compiled(model: Model, config: str) -> Program:
+def compiled(model: Model, config: str, context: int | None = None) -> Program:
     target = get_config(config)
     if model.span is None:
         with Bar("quantising") as step:
             model = rf8.quantize(model, span=target.span, progress=step)
     with Bar("compiling") as step:
-        return rf8.compile(model, config=target, progress=step)
+        return rf8.compile(model, config=target, context=context, progress=step)
 
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
@@ -96,29 +99,35 @@ def _about_program(program: Program) -> dict[str, Any]:
         "sections": {
             n: f"{data.size} bytes at {at:#x}" for n, (at, data) in program.sections.items()
         },
-        "kernels": len(program.kernels),
+        "context": program.context,
+        "programs": [
+            f"{e.columns} columns, {'with' if e.head else 'no'} logits" for e in program.entries
+        ],
         "tokenizer": "tokenizer.json" in program.files,
     }
 
 
 @app.command(
     epilog="Examples: [bold]rf8 disasm gpt2.rf8[/bold]; "
-    "[bold]rf8 disasm gpt2.rf8 --kernel head --columns 1 --json[/bold]"
+    "[bold]rf8 disasm gpt2.rf8 --part h.0.attn --columns 1 --json[/bold]"
 )
 def disasm(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Program image")],
-    kernel: Annotated[str | None, typer.Option(help="One kernel only")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="Parts of the model whose name begins so only")
+    ] = None,
     columns: Annotated[int | None, typer.Option(help="One number of columns only")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the instructions of a program image, kernel by kernel (docs/isa.md)."""
-    lines = list(listing(Program.load(file), kernel, columns))
+    """List the instructions of a program image, part by part (docs/isa.md)."""
+    lines = list(listing(Program.load(file), part, columns))
     if as_json:
         print(json.dumps([asdict(line) for line in lines]))
         return
     before = None
     for line in lines:
-        if (line.kernel, line.columns) != before:
-            before = line.kernel, line.columns
-            print(f"{line.kernel}, {line.columns} columns:")
+        if (line.columns, line.head, line.part) != before:
+            before = line.columns, line.head, line.part
+            ends = "with logits" if line.head else "without logits"
+            print(f"{line.part} ({line.columns} columns, {ends}):")
         print(f"  {line.address:08x}  {line.text}")

@@ -164,11 +164,14 @@ def _summary(stats: Stats, backend: Backend, program: Program, new: int) -> None
     rate = stats.tokens / max(stats.seconds, 1e-9)
     table.add_row("time", f"{stats.seconds:.1f} s, {rate:.2f} tokens/s")
     if stats.counters:
-        table.add_row("cycles per token", f"{stats.cycles_per_token:,.0f} (linear layers, head)")
-        table.add_row("bandwidth use", f"{stats.bandwidth_use:.1%} of the memory bus, weights only")
+        table.add_row("cycles per token", f"{stats.cycles_per_token:,.0f}, the whole model")
+        table.add_row(
+            "bandwidth use", f"{stats.bandwidth_use:.1%} of the memory bus, weights, keys, values"
+        )
         macs = stats.counters["column_slices"] * program.config.rows
         table.add_row("MACs", f"{macs / 1e6:,.1f} M")
+    table.add_row("on the host", "tokenising and sampling; of the model's operations 0 %")
     if backend is Backend.both:
-        table.add_row("compared with golden", f"{stats.compared:,} words")
+        table.add_row("compared with golden", f"{stats.compared:,} bytes")
         table.add_row("differences", f"{stats.differences}")
     Console(highlight=False).print(table)

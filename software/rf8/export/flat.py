@@ -13,14 +13,12 @@ from golden.config import AccelConfig
 from rf8.errors import DataError
 from rf8.export.registers import config_word
 from rf8.files import replaced_file
-from rf8.program import Kernel, Program
+from rf8.program import Program
 
 MAGIC = b"RF8FLAT\0"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 64
 CHECKED_FROM = 16
-NAME_BYTES = 64
-MOST_COLUMNS = 16
 ALIGNMENT = 16
 """Section bytes begin on multiples of this in the file."""
 
@@ -36,10 +34,10 @@ def flat_image(program: Program) -> bytes:
     Raises
     ------
     DataError
-        Where the name of a kernel or the size of the image does not fit the format.
+        Where its size does not fit the format.
     """
-    kernels = b"".join(_kernel(kernel) for kernel in program.kernels.values())
-    at = HEADER_BYTES + 16 * len(program.sections) + len(kernels)
+    entries = b"".join(struct.pack("<4I", e.columns, e.head, e.address, 0) for e in program.entries)
+    at = HEADER_BYTES + 16 * len(program.sections) + len(entries)
     table, body = b"", b""
     for address, data in program.sections.values():
         body += bytes(-(at + len(body)) % ALIGNMENT)
@@ -49,9 +47,10 @@ def flat_image(program: Program) -> bytes:
     if max(size, program.memory_bytes) >= 1 << 32:
         raise DataError(f"{program.model}: a flat image is less than 4 GiB, this one has {size}")
     words = (size, program.memory_bytes, *config_words(program.config))
-    counts = (len(program.sections), len(program.kernels))
-    header = struct.pack("<8I", *words, *counts)
-    checked = header.ljust(HEADER_BYTES - CHECKED_FROM, b"\0") + table + kernels + body
+    counts = (len(program.sections), len(program.entries), program.context, program.spec.vocab)
+    logits = (program.logits.address, program.logits.stride)
+    header = struct.pack("<12I", *words, *counts, *logits)
+    checked = header + table + entries + body
     return MAGIC + struct.pack("<2I", VERSION, zlib.crc32(checked)) + checked
 
 
@@ -66,13 +65,3 @@ def save_flat(program: Program, path: Path) -> None:
     data = flat_image(program)
     with replaced_file(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _kernel(kernel: Kernel) -> bytes:
-    name = kernel.name.encode()
-    if len(name) >= NAME_BYTES:
-        raise DataError(f"the kernel name {kernel.name!r} is longer than {NAME_BYTES - 1} bytes")
-    programs = [kernel.programs.get(columns, 0) for columns in range(1, MOST_COLUMNS + 1)]
-    x, y = kernel.x, kernel.y
-    fields = (kernel.inputs, kernel.outputs, x.address, x.stride, y.address, y.stride)
-    return struct.pack(f"<{NAME_BYTES}s24I", name, *fields, *programs, 0, 0)

@@ -21,13 +21,12 @@ Report = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("template.html")
 
 THROUGHPUT_METHOD = (
-    "Throughput: each distinct linear layer of a model runs as the compiler's program on the "
-    "Verilated RTL, whole, and its hardware counters are multiplied by how many such layers there "
-    "are. Decode is one token on one column, head included. Prefill is as many tokens of a prompt "
-    "as there are columns, without the head, which runs once for a prompt. Not included: "
-    "embeddings, norms, attention and activation functions, which the host computes in this "
-    "version. Tokens per second are clock over cycles; the clocks of that table are assumptions, "
-    "not timing results."
+    "Throughput: whole tokens on the Verilated RTL, everything included. The layers of a model are "
+    "alike, so models of its shape with one and with two of them run, and what the second adds to "
+    "each hardware counter is taken for every further one. Decode is one token on one column at "
+    "position 128, head included. Prefill is as many tokens of a prompt as there are columns, from "
+    "position 64 on, without the head, which runs once for a prompt. Tokens per second are clock "
+    "over cycles; the clocks of that table are assumptions, not timing results."
 )
 
 

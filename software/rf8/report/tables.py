@@ -225,6 +225,7 @@ def throughput(report: Report) -> Table:
                 *speeds,
                 f"{r['bandwidth_use']:.1%}",
                 f"{r['mac_use']:.1%}",
+                f"{r['vector'] / cycles:.1%}",
                 f"{r['stall_weights'] / cycles:.1%}",
                 f"{r['stall_drain'] / cycles:.1%}",
             )
@@ -232,7 +233,7 @@ def throughput(report: Report) -> Table:
     header = [
         *("model", "phase", "array", "bus", "latency", "cycles a token"),
         *(f"tokens/s at {clock} MHz" for clock in clocks),
-        *("bus use", "MAC use", "waits for weights", "waits for drain"),
+        *("bus use", "MAC use", "vector unit", "waits for weights", "waits for drain"),
     ]
     return Table("throughput-table", tuple(header), rows, numbers=2)
 

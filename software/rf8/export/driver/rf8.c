@@ -4,18 +4,15 @@
 #include <string.h>
 
 enum {
-    VERSION = 1,
+    VERSION = 2,
     HEADER_BYTES = 64,
     CHECKED_FROM = 16, /* the checksum covers all that follows it */
     SECTION_BYTES = 16,
-    KERNEL_BYTES = 160,
-    NAME_BYTES = 64
+    ENTRY_BYTES = 16
 };
 
 /* Fields of the machine, from the value that CONFIG has. */
 #define COLS ((RF8_CONFIG & RF8_CONFIG_COLS_MASK) >> RF8_CONFIG_COLS_SHIFT)
-#define ACT_BYTES (((RF8_CONFIG & RF8_CONFIG_ACT_BITS_MASK) >> RF8_CONFIG_ACT_BITS_SHIFT) / 8)
-#define BUS_BYTES ((RF8_CONFIG & RF8_CONFIG_BUS_BYTES_MASK) >> RF8_CONFIG_BUS_BYTES_SHIFT)
 
 static uint32_t word(const uint8_t *bytes) {
     return bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
@@ -40,11 +37,6 @@ static int inside(uint64_t start, uint64_t size, uint64_t limit) {
     return start <= limit && size <= limit - start;
 }
 
-static uint64_t block_bytes(uint32_t inputs) {
-    uint64_t words = ((uint64_t)inputs * ACT_BYTES + BUS_BYTES - 1) / BUS_BYTES;
-    return (1 + words) * BUS_BYTES;
-}
-
 uint32_t rf8_read_register(const struct rf8_device *device, uint32_t offset) {
     if (device->registers) return device->registers[offset / 4];
     return device->read(device->context, offset);
@@ -62,35 +54,11 @@ int rf8_open(const struct rf8_device *device) {
     return rf8_read_register(device, RF8_REG_CONFIG) == RF8_CONFIG ? RF8_OK : RF8_WRONG_CONFIG;
 }
 
-/* A record of the kernel table; RF8_OUT_OF_BOUNDS where it cannot be one of this memory. */
-static int read_kernel(const uint8_t *record, uint64_t memory, struct rf8_kernel *kernel) {
-    const uint8_t *fields = record + NAME_BYTES;
-    if (!memchr(record, 0, NAME_BYTES)) return RF8_OUT_OF_BOUNDS;
-    kernel->name = (const char *)record;
-    kernel->inputs = word(fields);
-    kernel->outputs = word(fields + 4);
-    kernel->x_address = word(fields + 8);
-    kernel->x_stride = word(fields + 12);
-    kernel->y_address = word(fields + 16);
-    kernel->y_stride = word(fields + 20);
-    uint64_t x = block_bytes(kernel->inputs), y = 4 * (uint64_t)kernel->outputs;
-    for (uint32_t i = 0; i < 16; i++) {
-        kernel->programs[i] = word(fields + 24 + 4 * i);
-        if (kernel->programs[i] >= memory || (i >= COLS && kernel->programs[i]))
-            return RF8_OUT_OF_BOUNDS;
-    }
-    if (!inside(kernel->x_address + (uint64_t)(COLS - 1) * kernel->x_stride, x, memory) ||
-        !inside(kernel->y_address + (uint64_t)(COLS - 1) * kernel->y_stride, y, memory))
-        return RF8_OUT_OF_BOUNDS;
-    return RF8_OK;
-}
-
 int rf8_load(const struct rf8_device *device, const void *image, size_t size,
              struct rf8_program *program) {
     static const char magic[8] = "RF8FLAT";
     static const uint32_t config[4] = {RF8_CONFIG, RF8_SPAN, RF8_MAX_K, RF8_SCRATCH_WORDS};
     const uint8_t *bytes = image;
-    struct rf8_kernel kernel;
 
     if (size < HEADER_BYTES) return RF8_TRUNCATED;
     if (memcmp(bytes, magic, sizeof magic)) return RF8_BAD_MAGIC;
@@ -103,16 +71,25 @@ int rf8_load(const struct rf8_device *device, const void *image, size_t size,
     if (rf8_read_register(device, RF8_REG_CONFIG) != RF8_CONFIG) return RF8_WRONG_CONFIG;
 
     uint64_t memory = word(bytes + 20);
-    uint32_t sections = word(bytes + 40), kernels = word(bytes + 44);
-    uint64_t tables = (uint64_t)sections * SECTION_BYTES + (uint64_t)kernels * KERNEL_BYTES;
+    uint32_t sections = word(bytes + 40), entries = word(bytes + 44);
+    uint64_t tables = (uint64_t)sections * SECTION_BYTES + (uint64_t)entries * ENTRY_BYTES;
     if (memory > device->memory_size || !inside(HEADER_BYTES, tables, size))
         return RF8_OUT_OF_BOUNDS;
     program->image = bytes;
-    program->kernels = kernels;
-    program->kernel_table = bytes + HEADER_BYTES + (size_t)sections * SECTION_BYTES;
-    for (uint32_t i = 0; i < kernels; i++)
-        if (read_kernel(program->kernel_table + (size_t)i * KERNEL_BYTES, memory, &kernel))
+    program->context = word(bytes + 48);
+    program->vocab = word(bytes + 52);
+    program->logits_address = word(bytes + 56);
+    program->logits_stride = word(bytes + 60);
+    program->entries = entries;
+    program->entry_table = bytes + HEADER_BYTES + (size_t)sections * SECTION_BYTES;
+    if (!inside(program->logits_address + (uint64_t)(COLS - 1) * program->logits_stride,
+                4 * (uint64_t)program->vocab, memory))
+        return RF8_OUT_OF_BOUNDS;
+    for (uint32_t i = 0; i < entries; i++) {
+        const uint8_t *entry = program->entry_table + (size_t)i * ENTRY_BYTES;
+        if (word(entry) < 1 || word(entry) > COLS || word(entry + 8) >= memory)
             return RF8_OUT_OF_BOUNDS;
+    }
     /* All sections are checked before the first is copied. */
     for (int copy = 0; copy < 2; copy++)
         for (uint32_t i = 0; i < sections; i++) {
@@ -125,41 +102,38 @@ int rf8_load(const struct rf8_device *device, const void *image, size_t size,
     return RF8_OK;
 }
 
-int rf8_kernel_at(const struct rf8_program *program, uint32_t index, struct rf8_kernel *kernel) {
-    if (index >= program->kernels) return RF8_NOT_FOUND;
-    /* Bounds were checked when the image was loaded. */
-    return read_kernel(program->kernel_table + (size_t)index * KERNEL_BYTES,
-                       word(program->image + 20), kernel);
-}
-
-int rf8_find_kernel(const struct rf8_program *program, const char *name,
-                    struct rf8_kernel *kernel) {
-    for (uint32_t i = 0; rf8_kernel_at(program, i, kernel) == RF8_OK; i++)
-        if (strcmp(kernel->name, name) == 0) return RF8_OK;
-    return RF8_NOT_FOUND;
-}
-
-int rf8_put_activations(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                        uint32_t column, int8_t exponent, const int16_t *mantissas) {
-    if (column >= COLS) return RF8_OUT_OF_BOUNDS;
-    uint8_t *block = device->memory + kernel->x_address + (size_t)column * kernel->x_stride;
-    memset(block, 0, (size_t)block_bytes(kernel->inputs));
-    block[0] = (uint8_t)exponent;
-    for (uint32_t i = 0; i < kernel->inputs; i++) {
-        if (ACT_BYTES == 1 && (mantissas[i] < -128 || mantissas[i] > 127)) return RF8_OUT_OF_BOUNDS;
-        for (uint32_t byte = 0; byte < ACT_BYTES; byte++)
-            block[BUS_BYTES + i * ACT_BYTES + byte] = (uint8_t)((uint16_t)mantissas[i] >> 8 * byte);
+uint32_t rf8_entry(const struct rf8_program *program, uint32_t columns, int with_logits) {
+    for (uint32_t i = 0; i < program->entries; i++) {
+        const uint8_t *entry = program->entry_table + (size_t)i * ENTRY_BYTES;
+        if (word(entry) == columns && word(entry + 4) == (with_logits != 0)) return word(entry + 8);
     }
-    return RF8_OK;
+    return 0;
 }
 
-int rf8_get_results(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                    uint32_t column, int32_t *results) {
+int rf8_run(const struct rf8_device *device, const struct rf8_program *program, uint32_t position,
+            const uint32_t *tokens, uint32_t columns, int with_logits, uint32_t polls) {
+    uint32_t address = rf8_entry(program, columns, with_logits);
+    if (!address) return RF8_NOT_FOUND;
+    if (position >= program->context || columns > program->context - position)
+        return RF8_OUT_OF_BOUNDS;
+    if (rf8_read_register(device, RF8_REG_STATUS) & RF8_STATUS_BUSY_MASK) return RF8_BUSY;
+    for (uint32_t column = 0; column < columns; column++)
+        if (tokens[column] >= program->vocab) return RF8_OUT_OF_BOUNDS;
+    rf8_write_register(device, RF8_REG_POSITION, position);
+    rf8_write_register(device, RF8_REG_TOKEN_COLUMN, 0);
+    for (uint32_t column = 0; column < columns; column++)
+        rf8_write_register(device, RF8_REG_TOKEN, tokens[column]);
+    return rf8_execute(device, address, polls);
+}
+
+int rf8_get_logits(const struct rf8_device *device, const struct rf8_program *program,
+                   uint32_t column, int32_t *logits) {
     if (column >= COLS) return RF8_OUT_OF_BOUNDS;
-    const uint8_t *from = device->memory + kernel->y_address + (size_t)column * kernel->y_stride;
-    for (uint32_t i = 0; i < kernel->outputs; i++) {
+    const uint8_t *from =
+        device->memory + program->logits_address + (size_t)column * program->logits_stride;
+    for (uint32_t i = 0; i < program->vocab; i++) {
         uint32_t value = word(from + (size_t)4 * i);
-        memcpy(&results[i], &value, sizeof value);
+        memcpy(&logits[i], &value, sizeof value);
     }
     return RF8_OK;
 }
@@ -185,12 +159,6 @@ int rf8_wait(const struct rf8_device *device, uint32_t polls) {
 int rf8_execute(const struct rf8_device *device, uint32_t address, uint32_t polls) {
     int result = rf8_start(device, address);
     return result == RF8_OK ? rf8_wait(device, polls) : result;
-}
-
-int rf8_run_kernel(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                   uint32_t columns, uint32_t polls) {
-    if (columns < 1 || columns > COLS || !kernel->programs[columns - 1]) return RF8_NOT_FOUND;
-    return rf8_execute(device, kernel->programs[columns - 1], polls);
 }
 
 void rf8_stop(const struct rf8_device *device) {

@@ -24,7 +24,7 @@ enum rf8_result {
     RF8_TRUNCATED = -5,     /* shorter or longer than its header says */
     RF8_BAD_CHECKSUM = -6,  /* changed since it was written */
     RF8_OUT_OF_BOUNDS = -7, /* a section, buffer or argument lies outside image or memory */
-    RF8_NOT_FOUND = -8,     /* no kernel of that name, or none for that many columns */
+    RF8_NOT_FOUND = -8,     /* no program for that many columns */
     RF8_BUSY = -9,          /* a program is running */
     RF8_TIMEOUT = -10,      /* still running after that many polls */
     RF8_STOPPED = -11       /* the program stopped with an error: rf8_describe tells which */
@@ -41,16 +41,11 @@ struct rf8_device {
 
 struct rf8_program { /* a flat image that has been checked and loaded; it must stay where it is */
     const uint8_t *image;
-    uint32_t kernels; /* how many */
-    const uint8_t *kernel_table;
-};
-
-struct rf8_kernel { /* y = W x + b, for up to as many tokens as the machine has columns */
-    const char *name;
-    uint32_t inputs, outputs;
-    uint32_t x_address, x_stride; /* bytes from one column's activations to the next */
-    uint32_t y_address, y_stride;
-    uint32_t programs[16]; /* for 1, 2, ... columns; 0: there is none */
+    uint32_t context; /* most tokens of a sequence */
+    uint32_t vocab;
+    uint32_t logits_address, logits_stride; /* bytes from one column's logits to the next */
+    uint32_t entries;
+    const uint8_t *entry_table;
 };
 
 /* ID and CONFIG of the device against rf8_regs.h. */
@@ -59,23 +54,21 @@ int rf8_open(const struct rf8_device *device);
 /* Checks a flat image and copies its sections to memory. */
 int rf8_load(const struct rf8_device *device, const void *image, size_t size,
              struct rf8_program *program);
-int rf8_kernel_at(const struct rf8_program *program, uint32_t index, struct rf8_kernel *kernel);
-int rf8_find_kernel(const struct rf8_program *program, const char *name, struct rf8_kernel *kernel);
 
-/* Activations of a column: kernel->inputs mantissas; the values are mantissa * 2^exponent. */
-int rf8_put_activations(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                        uint32_t column, int8_t exponent, const int16_t *mantissas);
-/* Results of a column: kernel->outputs fixed-point numbers with 16 fraction bits. */
-int rf8_get_results(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                    uint32_t column, int32_t *results);
+/* Compute `columns` tokens that follow `position` earlier ones, whose keys and values are in memory;
+ * with logits of all of them, or without. Looks at STATUS `polls` times at most. */
+int rf8_run(const struct rf8_device *device, const struct rf8_program *program, uint32_t position,
+            const uint32_t *tokens, uint32_t columns, int with_logits, uint32_t polls);
+/* Logits of a column: program->vocab fixed-point numbers with 16 fraction bits. */
+int rf8_get_logits(const struct rf8_device *device, const struct rf8_program *program,
+                   uint32_t column, int32_t *logits);
+/* Address of the program for so many columns, 0 if there is none. */
+uint32_t rf8_entry(const struct rf8_program *program, uint32_t columns, int with_logits);
 
 /* Start a program; wait until it ends, looking at STATUS `polls` times at most; both. */
 int rf8_start(const struct rf8_device *device, uint32_t address);
 int rf8_wait(const struct rf8_device *device, uint32_t polls);
 int rf8_execute(const struct rf8_device *device, uint32_t address, uint32_t polls);
-/* Run a kernel on the activations of its first `columns` columns. */
-int rf8_run_kernel(const struct rf8_device *device, const struct rf8_kernel *kernel,
-                   uint32_t columns, uint32_t polls);
 /* Stop what is running; it ends with RF8_ERROR_ABORTED. */
 void rf8_stop(const struct rf8_device *device);
 
