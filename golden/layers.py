@@ -78,7 +78,7 @@ def add(a: Int64, b: Int64) -> Int64:
     return saturate(a + b, RESULT_BITS)
 
 
-def divide_round_half_even(value: Int64, divisor: int) -> Int64:
+def divide_round_half_even(value: Int64, divisor: Int64 | int) -> Int64:
     """Integer quotient, rounded to nearest, ties to even."""
     quotient, rest = np.divmod(value, divisor)
     twice = 2 * rest
@@ -114,7 +114,7 @@ def rms_norm(x: Int64, gamma: Block, epsilon: float) -> Int64:
     drop = np.maximum(drop, -8)  # so that epsilon, below 1, fits beside any mean square
     d = saturate(shift_left_or_right(x, -drop), NORM_BITS)
     squares = (d * d).sum(axis=-1, keepdims=True)
-    count = np.int64(x.shape[-1])
+    count = np.array(x.shape[-1], np.int64)
     factor, amount = root_factor(squares, count, -drop, *split_epsilon(epsilon))
     normal = saturate(shift_left_or_right(d * factor, amount), RESULT_BITS)
     product = normal * gamma.mantissa
@@ -398,7 +398,8 @@ QUERY_FRAC = 20
 
 def query_factor(width: int) -> int:
     """log2(e) / sqrt(width) with SCALE_BITS fraction bits."""
-    return round(math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS)
+    factor: float = math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS
+    return round(factor)
 
 
 _AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache

@@ -107,7 +107,7 @@ def execute(
 
     forward = np.arange(words)
     a = read(i.src, i.src_stride, forward)[..., :length]
-    b = np.int64(0)
+    b = np.zeros(1, np.int64)
     if i.function == Function.ROTATE:
         cosine = read(i.other, i.other_stride, forward % i.immediate)[..., :length]
         sine = read(i.other, i.other_stride, i.immediate + forward % i.immediate)[..., :length]
@@ -117,7 +117,7 @@ def execute(
         if i.function in READS_OTHER:
             b = read(i.other, i.other_stride, forward)[..., :length]
         y = a
-    factor = np.int64(i.immediate)
+    factor = np.array(i.immediate, np.int64)
     if not i.flags & Flag.IMMEDIATE:
         factor = registers.factor[active][..., None]
     exponent: Int64 | int = i.shift
@@ -201,13 +201,13 @@ def _after(
     config: AccelConfig,
 ) -> None:
     total, peak, top, amount = r.sum[active], r.peak[active], r.top[active], r.amount[active]
-    low = int(wrapped(np.int64(i.immediate), 8))
+    low = int(wrapped(np.array(i.immediate, np.int64), 8))
     act = config.act_bits
     match After(i.after):
         case After.NONE:
             return
         case After.MEAN:
-            r.factor[active] = saturate(_divided(total, lengths), RESULT_BITS)
+            r.factor[active] = saturate(layers.divide_round_half_even(total, lengths), RESULT_BITS)
         case After.ALIGN:
             r.amount[active] = -np.maximum(bit_length(peak) - (NORM_BITS - 1), -8)
         case After.ROOT:
@@ -232,13 +232,6 @@ def _after(
             r.amount[active], r.exponent[active] = CODE_FRAC - bias, bias - RESULT_FRAC
         case After.AMOUNT:
             r.amount[active] = np.clip(top + low, -AMOUNT_MAX, AMOUNT_MAX)
-
-
-def _divided(value: Int64, divisor: Int64) -> Int64:
-    """Quotient rounded half to even."""
-    quotient, rest = np.divmod(value, divisor)
-    twice = 2 * rest
-    return quotient + ((twice > divisor) | ((twice == divisor) & (quotient & 1 == 1)))
 
 
 def _write(

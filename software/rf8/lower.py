@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden import layers
-from golden.config import RESULT_FRAC, AccelConfig
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.isa import (
     SEGMENTS,
     After,
@@ -87,6 +87,11 @@ class Heads:
 def padded_width(width: int, config: AccelConfig) -> int:
     """Elements that a head's query takes: two of them fill a block without a gap."""
     return -(-width // config.acts_per_word) * config.acts_per_word
+
+
+def _strides(src: int, other: int, dst: int) -> dict[str, int]:
+    """Words from one segment to the next."""
+    return {"src_stride": src, "other_stride": other, "dst_stride": dst}
 
 
 class Scratchpad:
@@ -167,43 +172,20 @@ class Emitter:
     # Single instructions.
 
     def vector(
-        self,
-        function: Function,
-        count: int,
-        src: int,
-        dst: int | None = None,
-        *,
-        other: int = 0,
-        after: After = After.NONE,
-        output: Output | None = None,
-        bits: int = 32,
-        flags: Flag = Flag(0),  # noqa: B008
-        shift: int = 0,
-        immediate: int = 0,
-        segments: int = 1,
-        strides: tuple[int, int, int] = (0, 0, 0),
+        self, function: Function, count: int, src: int, dst: int | None = None, **fields: int
     ) -> None:
-        """A VECTOR instruction; without ``dst`` it writes nothing. ``strides``: of src, other and
-        dst. More segments than there are registers are not split: see `_runs`."""
-        output = (Output.NONE if dst is None else Output.WORDS) if output is None else output
+        """A VECTOR instruction; without ``dst`` it writes nothing."""
+        given = {"k": RESULT_BITS, "segments": 1, "output": Output.WORDS, **fields}
+        if dst is None:
+            given["output"] = Output.NONE
         self.emit(
             Opcode.VECTOR,
             function=function,
-            after=after,
-            output=output,
-            flags=flags,
             column=self.columns,
-            segments=segments,
-            shift=shift,
             count=count,
-            k=bits,
             src=src,
-            src_stride=strides[0],
-            other=other,
-            other_stride=strides[1],
-            dst=0 if dst is None else dst,
-            dst_stride=strides[2],
-            immediate=immediate,
+            dst=dst or 0,
+            **given,
         )
 
     def load(self, address: int, words: int, dst: int) -> None:
@@ -264,7 +246,7 @@ class Emitter:
             dst,
             output=Output.BLOCK,
             flags=Flag.AMOUNT,
-            bits=self.config.act_bits,
+            k=self.config.act_bits,
         )
 
     def quantized(self, src: int, count: int) -> int:
@@ -288,14 +270,14 @@ class Emitter:
             source = y
         else:
             self.vector(Function.SHIFT, width, x, after=After.ALIGN)
-        self.vector(Function.SHIFT, width, source, y, flags=Flag.AMOUNT, bits=layers.NORM_BITS)
+        self.vector(Function.SHIFT, width, source, y, flags=Flag.AMOUNT, k=layers.NORM_BITS)
         epsilon_word = mantissa_exponent[0] | (mantissa_exponent[1] & 0xFF) << 24
         epsilon_word -= (epsilon_word >> 31) << 32
         self.vector(Function.SQUARE, width, y, after=After.ROOT, immediate=epsilon_word)
         self.vector(Function.SCALE, width, y, y, flags=Flag.AMOUNT)
         self.load(gamma_at, words, weight)
         shift = int(gamma.exponent[0]) + RESULT_FRAC - layers.NORMAL_FRAC
-        quantize = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
+        quantize: dict[str, int] = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
         last = quantize if beta_at is None else {}
         self.vector(Function.MULTIPLY, width, y, y, other=weight, shift=shift, **last)
         if beta_at is not None:
@@ -334,7 +316,7 @@ class Emitter:
 
     def activated(self, x: int, width: int, kind: str) -> int:
         """A block of the activation function's values, computed in place."""
-        quantize = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
+        quantize: dict[str, int] = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
         self.vector(ACTIVATIONS[kind], width, x, x, **quantize)
         return self.quantized(x, width)
 
@@ -361,7 +343,7 @@ class Emitter:
             x,
             x,
             other=table,
-            bits=1,
+            k=1,
             immediate=self.words(width),
             shift=-layers.SINE_FRAC,
         )
@@ -387,7 +369,7 @@ class Emitter:
                 immediate=factor,
                 shift=QUERY_FRAC - RESULT_FRAC - SCALE_BITS,
                 segments=many,
-                strides=(words, 0, words),
+                **_strides(words, 0, words),
             )
             # A pass of its own: `immediate` is taken.
             self.vector(
@@ -397,7 +379,7 @@ class Emitter:
                 after=After.QUANTIZE,
                 immediate=QUERY_FRAC,
                 segments=many,
-                strides=(words, 0, 0),
+                **_strides(words, 0, 0),
             )
             second = dst + block_words(padded, self.config)
             for output, place in ((Output.BLOCK, dst), (Output.MANTISSAS, second)):
@@ -408,22 +390,18 @@ class Emitter:
                     place,
                     output=output,
                     flags=Flag.AMOUNT,
-                    bits=self.config.act_bits,
+                    k=self.config.act_bits,
                     segments=many,
-                    strides=(words, 0, each),
+                    **_strides(words, 0, each),
                 )
         return blocks
 
     def _to_codes(self, x: int, many: int, heads: Heads) -> None:
         """Fixed point for codes, in place; leaves the biases in the registers."""
         words = self.words(heads.padded)
-        strides = (words, 0, words)
-        self.vector(
-            Function.SHIFT, heads.padded, x, after=After.CODE, segments=many, strides=strides
-        )
-        self.vector(
-            Function.SHIFT, heads.padded, x, x, flags=Flag.AMOUNT, segments=many, strides=strides
-        )
+        strides = _strides(words, 0, words)
+        self.vector(Function.SHIFT, heads.padded, x, after=After.CODE, segments=many, **strides)
+        self.vector(Function.SHIFT, heads.padded, x, x, flags=Flag.AMOUNT, segments=many, **strides)
 
     def append_keys(self, k: int, heads: Heads, cache: Cache) -> None:
         """Encode the keys of all heads and store them at their position."""
@@ -434,17 +412,17 @@ class Emitter:
             src, many = k + run.start * words, len(run)
             rows = self.scratch.take(many * each)
             self._to_codes(src, many, heads)
-            common = {"segments": many}
+            common: dict[str, int] = {"segments": many}
             self.vector(
                 Function.CODE, heads.padded, src, rows, output=Output.ROW,
-                strides=(words, 0, each), **common,
+                **_strides(words, 0, each), **common,
             )  # fmt: skip
             self.vector(
-                Function.RESIDUE, heads.padded, src, src, strides=(words, 0, words), **common
+                Function.RESIDUE, heads.padded, src, src, **_strides(words, 0, words), **common
             )
             self.vector(
                 Function.CODE, heads.padded, src, rows + 1 + words,
-                strides=(words, 0, each), **common,
+                **_strides(words, 0, each), **common,
             )  # fmt: skip
             for number, group in enumerate(run):
                 self.store_indexed(
@@ -472,7 +450,7 @@ class Emitter:
                 rows,
                 output=Output.CODES,
                 segments=many,
-                strides=(words, 0, each),
+                **_strides(words, 0, each),
             )
             for number, group in enumerate(run):
                 row = rows + number * each
@@ -569,16 +547,16 @@ class Emitter:
                     count=bias_words,
                     dst=biases + number * bias_words,
                 )
-        length = {"flags": Flag.LENGTH, "segments": many}
-        strides = (score_words, bias_words, score_words)
-        self.vector(Function.SHIFT, context, scores, strides=strides, **length)
+        length: dict[str, int] = {"flags": Flag.LENGTH, "segments": many}
+        strides = _strides(score_words, bias_words, score_words)
+        self.vector(Function.SHIFT, context, scores, **strides, **length)
         self.vector(
             Function.EXP2, context, scores, scores,
-            after=After.RECIPROCAL, strides=strides, **length,
+            after=After.RECIPROCAL, **strides, **length,
         )  # fmt: skip
         self.vector(
             Function.LENGTHS, context, scores,
-            other=biases, after=After.LIFT, strides=strides, **length,
+            other=biases, after=After.LIFT, **strides, **length,
         )  # fmt: skip
         self.vector(
             Function.SHIFT_EACH,
@@ -587,10 +565,10 @@ class Emitter:
             shares,
             other=biases,
             output=Output.BLOCK,
-            bits=config.act_bits,
+            k=config.act_bits,
             flags=Flag.LENGTH | Flag.AMOUNT,
             segments=many,
-            strides=(score_words, bias_words, share_words),
+            **_strides(score_words, bias_words, share_words),
         )
         for number, head in enumerate(run):
             for tile, address in enumerate(cache.values[head // shared]):
@@ -612,7 +590,7 @@ class Emitter:
             result + run.start * stride,
             shift=-layers.INVERSE_FRAC,
             segments=many,
-            strides=(channel_tiles * per_tile, 0, stride),
+            **_strides(channel_tiles * per_tile, 0, stride),
         )
         self.scratch.free(scores, biases, shares, raw)
 

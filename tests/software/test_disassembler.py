@@ -21,35 +21,36 @@ def program():
 def test_every_program_ends_with_its_halt(program):
     lines = list(listing(program))
     halts = [line for line in lines if line.text == Opcode.HALT.name]
-    assert len(halts) == sum(len(kernel.programs) for kernel in program.kernels.values())
-    assert lines[-1].text == "HALT"
-    first = {(line.kernel, line.columns): line.address for line in reversed(lines)}
-    for name, kernel in program.kernels.items():
-        for columns, address in kernel.programs.items():
-            assert first[name, columns] == address
+    assert len(halts) == len(program.entries) and lines[-1].text == "HALT"
+    first = {(line.columns, line.head): line.address for line in reversed(lines)}
+    assert first == {(e.columns, e.head): e.address for e in program.entries}
 
 
-def test_choice_of_kernel_and_columns(program):
-    name = list(program.kernels)[1]
-    lines = list(listing(program, name, 1))
-    assert {(line.kernel, line.columns) for line in lines} == {(name, 1)}
+def test_choice_of_part_and_columns(program):
+    lines = list(listing(program, "h.1.attn", 1))
+    assert {(line.part, line.columns) for line in lines} == {
+        ("h.1.attn.c_attn", 1),
+        ("h.1.attn: keys and values", 1),
+        ("h.1.attn: attention", 1),
+        ("h.1.attn.c_proj", 1),
+    }
     assert any(line.text.startswith("MATMUL ") for line in lines)
-    with pytest.raises(UsageError, match="--kernel is 'h', must be one of: "):
-        next(listing(program, "h"))
-    with pytest.raises(UsageError, match="--columns is 99, must be one of: 1"):
+    assert any("function=EXP2 after=RECIPROCAL" in line.text for line in lines)
+    with pytest.raises(UsageError, match="--part is 'k', must be the beginning of one of: embed"):
+        next(listing(program, "k"))
+    with pytest.raises(UsageError, match="--columns is 99, must be one of: 1, 2"):
         next(listing(program, columns=99))
 
 
 def test_broken_instructions_are_named(program):
-    kernel = next(iter(program.kernels.values()))
-    address = kernel.programs[1]
+    address = program.entries[0].address
     sections = dict(program.sections)
     name = next(n for n, (start, d) in sections.items() if start <= address < start + d.size)
     start, data = sections[name]
     data = data.copy()
     data[address - start] = 0xEE
     broken = dataclasses.replace(program, sections=sections | {name: (start, data)})
-    with pytest.raises(DataError, match=rf"{kernel.name}, 1 columns, {address:#x}: opcode 0xee"):
+    with pytest.raises(DataError, match=rf"program of 1 columns, {address:#x}: opcode 0xee"):
         list(listing(broken))
     sections.pop(name)
     with pytest.raises(DataError, match="runs out of the image"):
@@ -62,8 +63,8 @@ def test_command(program, tmp_path, capsys):
     program.save(tmp_path / "m.rf8")
     app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1"], standalone_mode=False)
     text = capsys.readouterr().out
-    assert text.splitlines()[0] == f"{next(iter(program.kernels))}, 1 columns:"
+    assert text.splitlines()[0] == "embedding (1 columns, with logits):"
     app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1", "--json"], standalone_mode=False)
     records = json.loads(capsys.readouterr().out)
-    assert [set(r) for r in records[:1]] == [{"kernel", "columns", "address", "text"}]
+    assert [set(r) for r in records[:1]] == [{"columns", "head", "part", "address", "text"}]
     assert all(record["text"] in text for record in records)

@@ -31,6 +31,7 @@ BENCHES: dict[str, Callable[..., Iterator[Figure]]] = {
     "compile": machine.bench_compile,
     "token": machine.bench_token,
     "golden": machine.bench_golden,
+    "smollm2": machine.bench_smollm2,
     "amaranth": machine.bench_amaranth,
     "default": machine.bench_default,
     "fit": gg.bench_fit,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,6 @@ import torch
 import rf8
 from golden.config import get_config
 from golden.isa import tile_slices
-from golden.machine import Machine
 from golden.rf8 import decode, encode, row_bias
 from rf8.architecture import GPT2Spec, is_conv1d, is_matrix
 from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
@@ -92,54 +93,55 @@ def bench_compile(path: Path) -> Iterator[Figure]:
     program.save(path)
 
 
+POSITION = 128
+
+
 def bench_token(path: Path) -> Iterator[Figure]:
-    """One decode token of the 124M shape on the simulated RTL."""
+    """One decode token of the 124M shape at position 128 on the simulated RTL, and its prompt."""
     program = rf8.Program.load(path)
-    config = program.config
+    config, spec = program.config, program.spec
     with Session(program, "rtl") as session:
         wall, used = time.perf_counter(), time.process_time()
-        session.append([464])
+        counters = session.run_at(POSITION, [464], True)
         wall, used = time.perf_counter() - wall, time.process_time() - used
-        counters = session.stats.counters
+        prompt: Counter[str] = Counter()
+        for position in range(0, POSITION, config.cols):
+            prompt.update(session.run_at(position, [464] * config.cols, False))
     macs = counters["column_slices"] * config.rows
-    codes = sum(k.inputs * k.outputs for k in program.kernels.values())
-    yield Figure("124M token, RTL", wall, "s", 12.0, better="lower")
-    yield Figure("124M token, RTL, peak memory", peak_bytes() / 1e9, "GB", 2.0, better="lower")
+    yield Figure("124M token at position 128, RTL", wall, "s", 15.0, better="lower")
+    yield Figure("... its peak memory", peak_bytes() / 1e9, "GB", 2.0, better="lower")
     yield Figure("RTL simulation speed, one core", macs / used / 1e6, "M MAC/s", 20.0)
     yield Figure("124M token, cycles", counters["cycles"], "cycles", None, better="lower")
-    use = codes / (counters["cycles"] * config.bus_bytes)
-    yield Figure("124M token, bandwidth use (codes only) at latency 60", 100 * use, "%", 95.0)
+    weights = sum(math.prod(shape) for name, shape in spec.shapes().items() if is_matrix(name))
+    weights -= spec.context * spec.width  # of positions, one row is read
+    seen, heads = POSITION + 1, spec.layers * spec.kv_heads
+    cache = heads * seen * (3 * spec.head_width + 5)  # two codes, one, a byte and a word of bias
+    use = (weights + cache) / (counters["cycles"] * config.bus_bytes)
+    name = "124M token, bandwidth use (weights, keys, values), latency 60"
+    yield Figure(name, 100 * use, "%", 95.0)
+    inner = weights - spec.vocab * spec.width
+    attention = sum(2 * spec.layers * spec.width * (p + 1) for p in range(POSITION))
+    lanes = prompt["cycles"] * config.rows * config.cols
+    use = (inner * POSITION + attention) / lanes
+    yield Figure("124M prompt of 128 tokens, use of the MACs", 100 * use, "%", 85.0)
 
 
 def bench_golden(path: Path) -> Iterator[Figure]:
-    """The same linear layers on the golden torch path, against float32 torch."""
+    """The same token on the golden torch path."""
     program = rf8.Program.load(path)
     session = Session(program, "golden")
-    machine = session._golden
-    assert isinstance(machine, Machine)
-    kernels = list(program.kernels.values())
-    generator = torch.Generator().manual_seed(SEED)
-    floats = [
-        (torch.randn(1, k.inputs, generator=generator), torch.randn(k.outputs, k.inputs))
-        for k in kernels
-    ]
+    session.run_at(POSITION, [464], True)
+    seconds = min(fastest(lambda: session.run_at(POSITION, [464], True), 1) for _ in range(5))
+    yield Figure("124M token at position 128, golden torch path", 1 / seconds, "tokens/s", 3.0)
 
-    def golden() -> None:
-        for kernel in kernels:
-            machine.run(kernel.programs[1])
 
-    def plain() -> None:
-        for x, weight in floats:
-            torch.nn.functional.linear(x, weight)
-
-    golden()
-    ours, theirs = [], []
-    for _ in range(7):
-        ours.append(fastest(golden, 1))
-        theirs.append(fastest(plain, 1))
-    yield Figure("124M linear layers, golden torch path", 1e3 * min(ours), "ms", None, "lower")
-    ratio = min(ours) / min(theirs)
-    yield Figure("... over float32 linear", ratio, "x", 2.5, better="lower")
+def bench_smollm2() -> Iterator[Figure]:
+    """Decode steps of SmolLM2-135M on the golden torch path."""
+    model = rf8.load_model("smollm2-135m")
+    session = Session(rf8.compile(rf8.quantize(model), context=1024), "golden")
+    session.append([1, 2, 3, 4])
+    seconds = min(fastest(lambda: session.append([5]), 1) for _ in range(8))
+    yield Figure("SmolLM2-135M, golden torch path", 1 / seconds, "tokens/s", 2.0)
 
 
 def bench_amaranth() -> Iterator[Figure]:
@@ -218,6 +220,6 @@ def bench_default() -> Iterator[Figure]:
     seconds = time.perf_counter() - started
     stats = json.loads(run.stdout)["stats"]
     yield Figure("make run, 32 tokens, warm build", seconds, "s", 60.0, better="lower")
-    yield Figure("... differences to golden", stats["differences"], "words", 0, better="lower")
-    yield Figure("... words compared", stats["words_compared"], "words", None)
+    yield Figure("... differences to golden", stats["differences"], "bytes", 0, better="lower")
+    yield Figure("... bytes compared", stats["bytes_compared"], "bytes", None)
     yield Figure("... cycles per token", stats["cycles_per_token"], "cycles", None, "lower")
