@@ -1,6 +1,6 @@
 """Control registers and counters on AXI4-Lite."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,7 @@ from golden.config import AccelConfig
 from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
 
 from .axi import AXI4_LITE
+from .places import POSITION_BITS
 
 COUNTER_BITS = 48
 
@@ -22,7 +23,7 @@ class Control(wiring.Component):
     -----
     axi: AXI4-Lite subordinate
     start, abort: one-cycle pulses
-    program, watchdog: as written
+    program, watchdog, position, tokens: as written
     busy, finished, error, error_address: shown in the registers
     count_<name>: what to add to a counter in this cycle
     interrupt: level
@@ -37,6 +38,8 @@ class Control(wiring.Component):
                 "abort": Out(1),
                 "program": Out(32),
                 "watchdog": Out(32),
+                "position": Out(POSITION_BITS),
+                "tokens": Out(POSITION_BITS).array(config.cols),
                 "busy": In(1),
                 "finished": In(1),
                 "error": In(ErrorCode),
@@ -64,6 +67,7 @@ class Control(wiring.Component):
             with m.Else():
                 m.d.sync += counter.eq(counter + count)
 
+        token_column = Signal(8)
         readable = {
             "ID": Const(IDENTITY, 32),
             "CONFIG": Cat(
@@ -77,6 +81,9 @@ class Control(wiring.Component):
             "PROGRAM": self.program,
             "WATCHDOG": self.watchdog,
             "INTERRUPT": enabled,
+            "POSITION": self.position,
+            "TOKEN_COLUMN": token_column,
+            "TOKEN": Mux(token_column < config.cols, Array(self.tokens)[token_column], 0),
         }
 
         # Reads: one at a time.
@@ -118,4 +125,13 @@ class Control(wiring.Component):
                     m.d.sync += self.watchdog.eq(axi.wdata)
                 with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
                     m.d.sync += enabled.eq(axi.wdata[0])
+                with m.Case(REGISTERS["POSITION"][0] >> 2):
+                    m.d.sync += self.position.eq(axi.wdata)
+                with m.Case(REGISTERS["TOKEN_COLUMN"][0] >> 2):
+                    m.d.sync += token_column.eq(axi.wdata)
+                with m.Case(REGISTERS["TOKEN"][0] >> 2):
+                    m.d.sync += token_column.eq(token_column + 1)
+                    for column in range(config.cols):
+                        with m.If(token_column == column):
+                            m.d.sync += self.tokens[column].eq(axi.wdata)
         return m

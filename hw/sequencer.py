@@ -7,9 +7,14 @@ from amaranth.lib.wiring import In, Out
 from golden.config import AccelConfig
 from golden.isa import ErrorCode, Opcode
 
-from .fetch import OPERANDS, Entry
+from .operands import OPERANDS, Entry
 
-UNITS = {Opcode.MATMUL: "matmul", Opcode.LOAD: "load", Opcode.STORE: "store"}
+UNITS = {
+    Opcode.MATMUL: "matmul",
+    Opcode.LOAD: "load",
+    Opcode.STORE: "store",
+    Opcode.VECTOR: "vector",
+}
 """Opcodes that a unit executes, and its name in ports."""
 
 
@@ -19,12 +24,13 @@ class Sequencer(wiring.Component):
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
     address stay until the next start. Between instructions, that is the one that was to come next.
+    After HALT, too, the bus has to fall silent: the program may have been read beyond its end.
 
     Ports
     -----
     start, abort, program: from the host
     entries: from the instruction fetch
-    operands: of the instruction under way
+    operands, lane: of the instruction under way
     start_<unit>, done_<unit>: the units
     invalid_weight, failed_read, failed_write: one-cycle error pulses
     progress: something moved in this cycle
@@ -45,6 +51,7 @@ class Sequencer(wiring.Component):
                 "program": In(32),
                 "entries": In(stream.Signature(Entry)),
                 "operands": Out(OPERANDS),
+                "lane": Out(7),
                 **{f"start_{unit}": Out(1) for unit in UNITS.values()},
                 **{f"done_{unit}": In(1) for unit in UNITS.values()},
                 **{f"running_{unit}": Out(1) for unit in UNITS.values()},
@@ -103,11 +110,13 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.quiet.eq(~self.entries.valid)
                 m.d.comb += self.entries.ready.eq(1)
                 with m.If(self.entries.valid):
-                    m.d.sync += self.operands.eq(entry.operands)
+                    m.d.sync += [self.operands.eq(entry.operands), self.lane.eq(entry.lane)]
                     with m.If(entry.failed):
                         fail(ErrorCode.BUS_READ)
                     with m.Elif(entry.illegal):
                         fail(ErrorCode.ILLEGAL_INSTRUCTION)
+                    with m.Elif(entry.far):
+                        fail(ErrorCode.POSITION)
                     with m.Elif(entry.operands.opcode == Opcode.HALT):
                         m.next = "FINISH"
                     with m.Elif(entry.operands.opcode == Opcode.FENCE):
@@ -136,7 +145,7 @@ class Sequencer(wiring.Component):
             with m.State("FINISH"):
                 with m.If(wrong != ErrorCode.NONE):
                     fail(wrong)
-                with m.Else():
+                with m.Elif(self.bus_idle):
                     m.d.sync += self.finished.eq(1)
                     m.next = "IDLE"
             with m.State("STOPPING"):

@@ -10,13 +10,16 @@ from golden.isa import Flag
 from .array import Array
 from .axi import AXI4_LITE, READ_CLIENTS, ReadMaster, axi4_read, axi4_write
 from .control import Control
-from .fetch import Entry, InstructionFetch
+from .fetch import InstructionFetch
 from .load import Loader
 from .matmul import MatmulControl
+from .operands import Entry
 from .queue import StreamQueue
+from .rules import INDEXED, holds
 from .scratchpad import Scratchpad
 from .sequencer import UNITS, Sequencer
 from .store import Storer
+from .vector_unit import VectorUnit
 from .weight_fetch import WeightFetch
 from .writeback import Writeback
 
@@ -38,12 +41,12 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-
         # What the sequencer clears after an error, and what stays.
-        m.submodules.control = control = Control(config)
-        m.submodules.reader = reader = ReadMaster(config)
-        m.submodules.sequencer = sequencer = Sequencer(config)
-        units = {
+        self.control, self.reader = Control(config), ReadMaster(config)
+        self.sequencer, self.scratchpad = Sequencer(config), Scratchpad(config)
+        for name in ("control", "reader", "sequencer", "scratchpad"):
+            m.submodules[name] = getattr(self, name)
+        self.units = {
             "fetch": InstructionFetch(config),
             "queue": StreamQueue(Entry, config.queue),
             "weights": WeightFetch(config),
@@ -52,46 +55,51 @@ class Accelerator(wiring.Component):
             "matmul": MatmulControl(config),
             "array": Array(config),
             "writeback": Writeback(config),
+            "vector": VectorUnit(config),
         }
-        for name, unit in units.items():
-            m.submodules[name] = ResetInserter(sequencer.clear)(unit)
-        fetch, weights, load, store = (units[n] for n in ("fetch", "weights", "load", "store"))
-        matmul, array, writeback = (units[n] for n in ("matmul", "array", "writeback"))
-        queue = units["queue"]
-        m.submodules.scratchpad = scratchpad = Scratchpad(config)
-        operands = sequencer.operands
+        for name, unit in self.units.items():
+            m.submodules[name] = ResetInserter(self.sequencer.clear)(unit)
+        self._bus(m)
+        self._instructions(m)
+        self._operands(m)
+        self._scratchpad(m)
+        self._product(m)
+        self._status(m)
+        return m
 
-        # Outside: registers, bus.
+    def _bus(self, m) -> None:
+        """Outside: registers, memory. Reads: requests up, beats down."""
+        config, control, reader, units = self.config, self.control, self.reader, self.units
         for name, member in AXI4_LITE.items():
             ours, theirs = getattr(self, f"s_axi_{name}"), getattr(control.axi, name)
             m.d.comb += theirs.eq(ours) if member.flow is In else ours.eq(theirs)
-        for unit, members in ((reader, axi4_read(config)), (store, axi4_write(config))):
+        for unit, members in ((reader, axi4_read(config)), (units["store"], axi4_write(config))):
             for name, member in members.items():
                 ours, theirs = getattr(self, f"m_axi_{name}"), getattr(unit.axi, name)
                 m.d.comb += theirs.eq(ours) if member.flow is In else ours.eq(theirs)
         m.d.comb += self.irq.eq(control.interrupt)
-
-        # Reads: requests up, beats down.
-        clients = {"fetch": fetch, "load": load, "weights": weights}
+        m.d.comb += reader.stop.eq(self.sequencer.stop)
         for index, name in enumerate(READ_CLIENTS):
-            connect(m, clients[name].request, getattr(reader, f"request_{name}"))
+            unit = units[name]
+            connect(m, unit.request, getattr(reader, f"request_{name}"))
             m.d.comb += [
-                clients[name].beat.eq(reader.beat[index]),
-                clients[name].error.eq(reader.error),
+                unit.beat.eq(reader.beat[index]),
+                unit.data.eq(reader.data),
+                unit.error.eq(reader.error),
             ]
-        m.d.comb += [
-            reader.stop.eq(sequencer.stop),
-            fetch.data.eq(reader.data),
-            weights.data.eq(reader.data),
-        ]
 
-        # Instructions: fetch, queue, sequencer, units.
+    def _instructions(self, m) -> None:
+        """Host, fetch, queue, sequencer, units."""
+        control, sequencer, units = self.control, self.sequencer, self.units
+        fetch, queue, weights = units["fetch"], units["queue"], units["weights"]
         connect(m, fetch.entries, queue.i)
         connect(m, queue.o, sequencer.entries)
         connect(m, fetch.weights, weights.descriptor)
         m.d.comb += [
             fetch.start.eq(control.start),
             fetch.program.eq(control.program),
+            fetch.position.eq(control.position),
+            *(fetch.tokens[c].eq(control.tokens[c]) for c in range(self.config.cols)),
             fetch.quiet.eq(sequencer.quiet),
             fetch.stop.eq(sequencer.stop),
             sequencer.start.eq(control.start),
@@ -108,47 +116,75 @@ class Accelerator(wiring.Component):
                 units[name].start.eq(getattr(sequencer, f"start_{name}")),
                 getattr(sequencer, f"done_{name}").eq(units[name].done),
             ]
+
+    def _operands(self, m) -> None:
+        """What each unit needs to know of the instruction under way."""
+        sequencer, units = self.sequencer, self.units
+        operands, lane = sequencer.operands, sequencer.lane
+        load, store, matmul = units["load"], units["store"], units["matmul"]
+        array, writeback, vector = units["array"], units["writeback"], units["vector"]
+        active = Cat(operands.column > column for column in range(self.config.cols))
         m.d.comb += [
             load.address.eq(operands.address),
             load.count.eq(operands.count),
             load.dst.eq(operands.dst),
+            load.lanes.eq(holds(operands.flags, INDEXED)),
+            load.lane.eq(lane),
             store.address.eq(operands.address),
             store.count.eq(operands.count),
             store.src.eq(operands.src),
             store.column.eq(operands.column),
+            store.shift.eq(operands.shift),
+            store.lane.eq(lane),
             store.stop.eq(sequencer.stop),
             matmul.k.eq(operands.k),
             matmul.count.eq(operands.count),
             matmul.src.eq(operands.src),
             matmul.bias.eq(operands.flags & Flag.BIAS),
+            array.active.eq(active),
+            writeback.active.eq(active),
+            writeback.shift.eq(operands.shift),
+            writeback.start.eq(sequencer.start_matmul),
+            writeback.dst.eq(operands.dst),
+            vector.operands.eq(operands),
+            vector.position.eq(self.control.position),
         ]
 
-        # Scratchpad.
+    def _scratchpad(self, m) -> None:
+        """Readers and writers of the scratchpad."""
+        scratchpad, units = self.scratchpad, self.units
+        load, store, matmul = units["load"], units["store"], units["matmul"]
+        writeback, vector = units["writeback"], units["vector"]
         m.d.comb += [
             scratchpad.x_enable.eq(matmul.x_enable),
             scratchpad.x_address.eq(matmul.x_address),
             scratchpad.store_enable.eq(store.read_enable),
             scratchpad.store_address.eq(store.read_address),
+            scratchpad.vector_enable.eq(vector.read_enable),
+            scratchpad.vector_address.eq(vector.read_address),
             scratchpad.load_enable.eq(load.write_enable),
             scratchpad.load_address.eq(load.write_address),
-            scratchpad.load_column.eq(operands.column),
-            scratchpad.load_data.eq(reader.data),
+            scratchpad.load_column.eq(self.sequencer.operands.column),
+            scratchpad.load_data.eq(load.write_data),
+            scratchpad.elements_enable.eq(vector.write_enable),
+            scratchpad.elements_address.eq(vector.write_address),
+            scratchpad.elements_data.eq(vector.write_data),
             scratchpad.result_enable.eq(writeback.enable),
             scratchpad.result_address.eq(writeback.address),
         ]
-        active = [operands.column > column for column in range(config.cols)]
-        m.d.comb += [array.active.eq(Cat(active)), writeback.active.eq(Cat(active))]
-        for column in range(config.cols):
+        for column in range(self.config.cols):
             m.d.comb += [
-                matmul.x_word[column].eq(scratchpad.data[column]),
-                store.read_data[column].eq(scratchpad.data[column]),
+                *(
+                    port[column].eq(scratchpad.data[column])
+                    for port in (matmul.x_word, store.read_data, vector.read_data)
+                ),
                 scratchpad.result_data[column].eq(writeback.data[column]),
-                array.x[column].eq(matmul.x[column]),
-                writeback.dot[column].eq(array.result[column]),
-                writeback.exponent[column].eq(matmul.exponent[column]),
             ]
 
-        # Matrix product: weight stream, array, writeback.
+    def _product(self, m) -> None:
+        """The matrix product: weight stream, array, writeback."""
+        weights, matmul = self.units["weights"], self.units["matmul"]
+        array, writeback = self.units["array"], self.units["writeback"]
         m.d.comb += [
             matmul.weights_valid.eq(weights.valid),
             matmul.weights_failed.eq(weights.failed),
@@ -163,22 +199,29 @@ class Accelerator(wiring.Component):
             writeback.plane.eq(matmul.plane),
             writeback.bare.eq(matmul.bare),
             writeback.take.eq(matmul.take),
-            writeback.shift.eq(operands.shift),
             writeback.valid.eq(array.result_valid),
             writeback.row.eq(array.result_row),
-            writeback.start.eq(sequencer.start_matmul),
-            writeback.dst.eq(operands.dst),
         ]
-        for row in range(config.rows):
+        for row in range(self.config.rows):
             m.d.comb += [
                 array.weights[row].eq(weights.slice[row]),
                 writeback.slice[row].eq(weights.slice[row]),
             ]
+        for column in range(self.config.cols):
+            m.d.comb += [
+                array.x[column].eq(matmul.x[column]),
+                writeback.dot[column].eq(array.result[column]),
+                writeback.exponent[column].eq(matmul.exponent[column]),
+            ]
 
-        # Errors, progress, counters.
+    def _status(self, m) -> None:
+        """Errors, progress, counters."""
+        control, reader, sequencer, units = self.control, self.reader, self.sequencer, self.units
+        array, matmul, store, vector = (units[n] for n in ("array", "matmul", "store", "vector"))
+        columns = sequencer.operands.column
         m.d.comb += [
             sequencer.invalid_weight.eq(array.invalid),
-            sequencer.failed_read.eq(matmul.failed | load.failed),
+            sequencer.failed_read.eq(matmul.failed | units["load"].failed),
             sequencer.failed_write.eq(store.failed),
             sequencer.bus_idle.eq(reader.idle & store.idle),
             sequencer.progress.eq(
@@ -190,18 +233,19 @@ class Accelerator(wiring.Component):
                     self.m_axi_bvalid,
                     array.valid | matmul.header,
                     array.result_valid,
+                    vector.read_enable | vector.write_enable.any(),
                 ).any()
             ),
             control.count_cycles.eq(sequencer.busy),
-            control.count_matmul.eq(sequencer.running_matmul),
-            control.count_load.eq(sequencer.running_load),
-            control.count_store.eq(sequencer.running_store),
+            *(
+                getattr(control, f"count_{unit}").eq(getattr(sequencer, f"running_{unit}"))
+                for unit in UNITS.values()
+            ),
             control.count_stall_weights.eq(matmul.stall_weights),
             control.count_stall_drain.eq(matmul.stall_drain),
             control.count_slices.eq(array.valid),
-            control.count_column_slices.eq(array.valid.replicate(8) & operands.column),
+            control.count_column_slices.eq(array.valid.replicate(8) & columns),
             control.count_read_weights.eq(reader.beat[READ_CLIENTS.index("weights")]),
             control.count_read_other.eq(reader.beat[:2].any()),
             control.count_written.eq(self.m_axi_wvalid & self.m_axi_wready),
         ]
-        return m

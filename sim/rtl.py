@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,8 +164,17 @@ class RtlMachine:
         low = self._library.rf8_read(self._machine, offset)
         return int(low | self._library.rf8_read(self._machine, offset + 4) << 32)
 
-    def run(self, program: int, *, limit: int = 1 << 40) -> RtlResult:
+    def run(
+        self,
+        program: int,
+        position: int = 0,
+        tokens: Sequence[int] = (),
+        *,
+        limit: int = 1 << 40,
+    ) -> RtlResult:
         """Run from address ``program`` until the machine stops, for ``limit`` cycles at most.
+
+        ``position``, ``tokens``: as in `golden.machine.Machine.run`.
 
         Raises
         ------
@@ -173,6 +183,10 @@ class RtlMachine:
         """
         self._library.rf8_forget_written(self._machine)
         self._write("PROGRAM", program)
+        self._write("POSITION", position)
+        self._write("TOKEN_COLUMN", 0)
+        for token in tokens:
+            self._write("TOKEN", int(token))
         self._write("CONTROL", 1)
         if not self._library.rf8_run(self._machine, limit):
             raise SimulationHung(f"no end after {limit} cycles, started at {program:#x}")

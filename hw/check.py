@@ -1,0 +1,259 @@
+"""Instruction check: is it legal, what of it is to be done, and where?"""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import BIAS_PLANES, AccelConfig
+from golden.isa import READS_OTHER, Flag, Function, Opcode, Output
+
+from .operands import OPERANDS
+from .places import POSITION_BITS, Places
+from .rules import INDEXED, Rules, holds
+
+
+class Step(enum.IntEnum, shape=2):
+    """What is summed up: the last words of operands in the scratchpad, then a product."""
+
+    SOURCE = 0
+    OTHER = 1
+    TARGET = 2
+    PRODUCT = 3
+
+
+class Sum(data.Struct):
+    """``base + part + carry + times * factor``. ``bound``: it must be a word of the scratchpad."""
+
+    base: 32
+    part: 20
+    carry: 1
+    times: POSITION_BITS + 1
+    factor: 16
+    bound: 1
+
+
+class Sums(wiring.Component):
+    """The terms of each `Step`. Combinational, but what follows from ``operands`` alone is a cycle
+    late; ``count``, ``k``, ``index``: from `Places`."""
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "operands": In(OPERANDS),
+                "count": In(16),
+                "k": In(16),
+                "index": In(POSITION_BITS + 1),
+                "step": In(Step),
+                "o": Out(Sum),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, config, out = self.operands, self.config, self.o
+        per_word, per_act = exact_log2(config.results_per_word), exact_log2(config.acts_per_word)
+        is_matmul, is_vector, is_load = (
+            self._known(m, f"is_{opcode.name.lower()}", o.opcode == opcode)
+            for opcode in (Opcode.MATMUL, Opcode.VECTOR, Opcode.LOAD)
+        )
+        moves = self._known(m, "moves", (o.opcode == Opcode.LOAD) | (o.opcode == Opcode.STORE))
+        lanes = self._known(m, "lanes", holds(o.flags, INDEXED) & (o.shift != 0))
+        rotate = self._known(m, "rotate", o.function == Function.ROTATE)
+        reads_other = self._known(
+            m, "reads_other", Cat(o.function == function for function in READS_OTHER).any()
+        )
+        # The words of n elements, less one, are n - 1 over the elements of a word.
+        last = self._known(m, "last", (o.count - 1)[:16])
+        last_k = self._known(m, "last_k", (o.k - 1)[:16])
+        last_sine = self._known(m, "last_sine", (o.immediate - 1)[:16])
+        segments = self._known(m, "more_segments", (o.segments - 1)[:4])
+        lane_words = self._known(m, "lane_words", o.count + (config.results_per_word - 2))
+
+        with m.Switch(self.step):
+            with m.Case(Step.SOURCE):
+                m.d.comb += [
+                    out.base.eq(Mux(is_load, o.dst, o.src)),
+                    out.part.eq(Mux(lanes, lane_words[:17] >> per_word, last)),
+                    out.factor.eq(o.src_stride),
+                    out.times.eq(Mux(is_vector, segments, 0)),
+                    out.bound.eq(moves | is_matmul | is_vector),
+                ]
+                with m.If(is_matmul):
+                    m.d.comb += [out.part.eq(last_k >> per_act), out.carry.eq(1)]
+                with m.If(is_vector):
+                    m.d.comb += out.part.eq(last >> per_word)
+            with m.Case(Step.OTHER):
+                m.d.comb += [
+                    out.base.eq(o.other),
+                    out.part.eq(Mux(rotate, (last_sine << 1) | 1, last >> per_word)),
+                    out.factor.eq(o.other_stride),
+                    out.times.eq(segments),
+                    out.bound.eq(reads_other),
+                ]
+            with m.Case(Step.TARGET):
+                m.d.comb += [
+                    out.base.eq(o.dst),
+                    out.factor.eq(o.dst_stride),
+                    out.times.eq(segments),
+                    out.bound.eq(o.output != Output.NONE),
+                ]
+                self._written(m, last)
+                with m.If(is_matmul):
+                    tile = exact_log2(config.rows // config.results_per_word)
+                    words = (last << tile) | ((1 << tile) - 1)
+                    m.d.comb += [out.part.eq(words), out.carry.eq(0), out.times.eq(0)]
+            with m.Case(Step.PRODUCT):
+                # A weight stream in beats, or an address in beats.
+                bias = holds(o.flags, Flag.BIAS)
+                header = Mux(bias, BIAS_PLANES, 1)
+                m.d.comb += [
+                    out.base.eq(Mux(is_matmul, config.slices_per_beat - 1, self.address())),
+                    out.factor.eq(Mux(is_matmul, self.k + header, o.k)),
+                    out.times.eq(Mux(is_matmul, self.count, self.index)),
+                ]
+        return m
+
+    def address(self):
+        """Where the operands point to, in beats."""
+        return self.operands.address >> exact_log2(self.config.bus_bytes)
+
+    def _known(self, m, name: str, value):
+        """A register for what is known a cycle after the operands."""
+        register = Signal(value.shape(), name=name)
+        m.d.sync += register.eq(value)
+        return register
+
+    def _written(self, m, last) -> None:
+        """The words that a VECTOR writes in a segment, less one."""
+        config = self.config
+        with m.Switch(self.operands.output):
+            with m.Case(Output.WORDS, Output.ROW):
+                m.d.comb += self.o.part.eq(last >> exact_log2(config.results_per_word))
+            with m.Case(Output.BLOCK, Output.MANTISSAS):
+                m.d.comb += self.o.part.eq(last >> exact_log2(config.acts_per_word))
+            with m.Case(Output.CODES):
+                m.d.comb += self.o.part.eq(last >> exact_log2(config.bus_bytes))
+        with m.Switch(self.operands.output), m.Case(Output.BLOCK, Output.CODES, Output.ROW):
+            m.d.comb += self.o.carry.eq(1)
+
+
+class Checker(wiring.Component):
+    """Judges instructions, one after the other.
+
+    One adder does all sums, and products bit by bit: where operands end in the scratchpad, then the
+    length of a weight stream, or the place of an indexed move. From ``start`` to ``done``: 3 cycles
+    for a plain LOAD or STORE, 7 and a cycle for each bit of `count` for a MATMUL, 7 to 19 for a
+    VECTOR, 5 and a cycle for each bit of the index where there is one.
+
+    Ports
+    -----
+    start: operands come with the next cycle, and stay as long as the answers are wanted
+    position, tokens: as the host has set them
+    done: in the next cycle the answers below are there, and stay until the next start
+    legal: no rule of `golden.isa.check` is broken
+    far, lane: see `Places`
+    resolved: the operands, with what follows from the position
+    beats: of the weight stream of a MATMUL
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "position": In(POSITION_BITS),
+                "tokens": In(POSITION_BITS).array(config.cols),
+                "done": Out(1),
+                "legal": Out(1),
+                "far": Out(1),
+                "lane": Out(7),
+                "resolved": Out(OPERANDS),
+                "beats": Out(32),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, o = self.config, self.operands
+        m.submodules.rules = rules = Rules(config)
+        m.submodules.places = places = Places(config)
+        m.submodules.sums = sums = Sums(config)
+        is_matmul, is_vector, indexed = Signal(), Signal(), Signal()
+        m.d.sync += [
+            is_matmul.eq(o.opcode == Opcode.MATMUL),
+            is_vector.eq(o.opcode == Opcode.VECTOR),
+            indexed.eq(holds(o.flags, INDEXED)),
+        ]
+        step = Signal(Step)
+        total, factor = Signal(32), Signal(32)
+        times, bound = Signal.like(sums.o.times), Signal()
+        m.d.comb += [
+            *(unit.operands.eq(o) for unit in (rules, places, sums)),
+            *(places.tokens[c].eq(self.tokens[c]) for c in range(config.cols)),
+            places.position.eq(self.position),
+            *(getattr(sums, name).eq(getattr(places, name)) for name in ("count", "k", "index")),
+            sums.step.eq(step),
+            self.resolved.eq(o),
+            self.resolved.count.eq(places.count),
+            self.resolved.k.eq(places.k),
+            self.lane.eq(places.lane),
+            self.far.eq(places.far),
+            self.beats.eq(total >> exact_log2(config.slices_per_beat)),
+        ]
+        with m.If(indexed):
+            m.d.comb += self.resolved.address.eq(total << exact_log2(config.bus_bytes))
+
+        added = Signal()
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "DECODE"
+            with m.State("DECODE"):
+                m.d.sync += step.eq(Step.SOURCE)
+                m.next = "SUM"
+            with m.State("SUM"):
+                m.d.sync += [
+                    # The carry goes into the adder's lowest bit: one sum, not two.
+                    total.eq((Cat(1, sums.o.base) + Cat(sums.o.carry, sums.o.part)) >> 1),
+                    factor.eq(sums.o.factor),
+                    times.eq(sums.o.times),
+                    bound.eq(sums.o.bound),
+                ]
+                m.next = "MULTIPLY"
+            with m.State("MULTIPLY"):
+                m.d.sync += [factor.eq(factor << 1), times.eq(times >> 1)]
+                m.d.comb += added.eq(times == 0)
+                with m.If(times[0]):
+                    m.d.sync += total.eq(total + factor)
+                with m.If(added):
+                    m.next = "SUM"
+                    with m.Switch(step):
+                        with m.Case(Step.SOURCE):
+                            after = Mux(is_matmul, Step.TARGET, Step.PRODUCT)
+                            m.d.sync += step.eq(Mux(is_vector, Step.OTHER, after))
+                            m.d.comb += self.done.eq(~(is_vector | is_matmul | indexed))
+                        with m.Case(Step.OTHER):
+                            m.d.sync += step.eq(Step.TARGET)
+                        with m.Case(Step.TARGET):
+                            m.d.sync += step.eq(Step.PRODUCT)
+                            m.d.comb += self.done.eq(is_vector)
+                        with m.Case(Step.PRODUCT):
+                            m.d.comb += self.done.eq(1)
+                    with m.If(self.done):
+                        m.next = "IDLE"
+
+        # Whether all places exist, and a MATMUL's do not overlap.
+        fits, ahead, source_end = Signal(), Signal(), Signal(16)
+        outside = bound & (total >> exact_log2(config.scratch_words)).any()
+        overlap = is_matmul & (step == Step.TARGET) & ~ahead & (total[:16] >= o.src)
+        m.d.sync += ahead.eq(source_end < o.dst)
+        with m.If(self.start):
+            m.d.sync += fits.eq(1)
+        with m.Elif(added):
+            m.d.sync += fits.eq(fits & ~outside & ~overlap)
+            with m.If(step == Step.SOURCE):
+                m.d.sync += source_end.eq(total)
+        m.d.comb += self.legal.eq(fits & ~rules.refused)
+        return m
