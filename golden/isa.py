@@ -352,7 +352,7 @@ def check(instruction: Instruction, config: AccelConfig) -> None:
         if not ok:
             raise IllegalInstruction(f"{i}: {what}")
 
-    need(i.flags & ~FLAGS[i.opcode] == 0, "unknown flag")
+    need(i.flags & ~int(FLAGS[i.opcode]) == 0, "unknown flag")
     if i.opcode in (Opcode.FENCE, Opcode.HALT):
         return
     need(i.count > 0, "count must not be zero")
