@@ -23,8 +23,8 @@ EXACT_FLOAT64 = 1 << 53
 
 def saturate(value: Int64, bits: int) -> Int64:
     """Clamp to the two's-complement range of ``bits`` bits (at most 63)."""
-    bound = np.int64(1) << np.int64(bits - 1)
-    return np.clip(value, -bound, bound - 1)
+    bound = 1 << (bits - 1)
+    return np.minimum(np.maximum(value, -bound), bound - 1)
 
 
 def shift_round_half_even(value: Int64, right: Int64 | int) -> Int64:
@@ -34,6 +34,10 @@ def shift_round_half_even(value: Int64, right: Int64 | int) -> Int64:
     IEEE 754, on two's complement: half a unit is added, less one unless the quotient is odd.
     """
     amount = np.asarray(right, np.int64)
+    if amount.size == 1 and (one := int(amount.reshape(()))) <= 62:
+        if one == 0:
+            return value + np.zeros_like(amount)
+        return (value + (((1 << one) >> 1) - 1) + ((value >> one) & 1)) >> amount
     shift = np.minimum(amount, 62)
     shifts = (shift > 0).astype(np.int64)
     odd = (value >> shift) & shifts

@@ -21,6 +21,8 @@ from golden.rf8 import INTEGERS, is_valid
 from golden.vector import Registers
 
 Bytes = NDArray[np.uint8]
+_LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
+_INDEXED = int(Flag.INDEX | Flag.TOKEN)
 Engine = Literal["numpy", "torch"]
 
 
@@ -229,7 +231,7 @@ class Machine:
         elif i.opcode is Opcode.MATMUL:
             self._matmul(i, result)
         elif i.opcode is Opcode.VECTOR:
-            if i.flags & Flag.LENGTH:
+            if i.flags & _LENGTH:
                 self._fit(self._position + i.column, i.count)
             vector.execute(i, self.scratch, self.registers, self._position, self.config)
         return i.opcode is Opcode.HALT
@@ -240,9 +242,9 @@ class Machine:
 
     def _place(self, i: Instruction) -> tuple[int, int]:
         """Address of a LOAD or STORE, and the lane that it uses of each beat."""
-        if i.flags & (Flag.INDEX | Flag.TOKEN):
+        if i.flags & _INDEXED:
             position = self._position + i.column
-            index = int(self._tokens[i.column]) if i.flags & Flag.TOKEN else position
+            index = int(self._tokens[i.column]) if i.flags & _TOKEN else position
             self._fit(index + 1, i.immediate)
             address = i.address + (index >> i.shift) * i.k * self.config.bus_bytes
             return address, index & ((1 << i.shift) - 1)
@@ -251,13 +253,13 @@ class Machine:
     def _load(self, i: Instruction) -> None:
         config, (address, lane) = self.config, self._place(i)
         count = i.count
-        if i.flags & Flag.LENGTH:
+        if i.flags & _LENGTH:
             length = self._position + i.column + 1
             self._fit(length, i.count * config.results_per_word)
             count = isa.vector_words(length, config)
         beats = self._read(address, count * config.bus_bytes).reshape(count, config.bus_bytes)
         bank = self.scratch[i.column]
-        if not i.flags & (Flag.INDEX | Flag.TOKEN):
+        if not i.flags & _INDEXED:
             bank[i.dst : i.dst + count] = beats
             return
         column = beats[:, lane]
@@ -317,12 +319,12 @@ class Machine:
     def _matmul(self, i: Instruction, result: RunResult) -> None:
         config = self.config
         length = self._position + i.column
-        if i.flags & Flag.LENGTH:
+        if i.flags & _LENGTH:
             self._fit(length, i.count * config.rows)
-            i = replace(i, flags=i.flags & ~Flag.LENGTH, count=-(-length // config.rows))
-        if i.flags & Flag.LENGTH_K:
+            i = replace(i, flags=i.flags & ~_LENGTH, count=-(-length // config.rows))
+        if i.flags & _LENGTH_K:
             self._fit(length, i.k)
-            i = replace(i, flags=i.flags & ~Flag.LENGTH_K, k=length)
+            i = replace(i, flags=i.flags & ~_LENGTH_K, k=length)
         tiles = self._tiles(i)
         blocks = self.scratch[: i.column, i.src : i.src + isa.block_words(i.k, config)]
         exponents = blocks[:, 0, 0].view(np.int8).astype(np.int64)  # [columns]

@@ -20,6 +20,8 @@ from golden.isa import READS_OTHER, SEGMENTS, After, Flag, Function, Instruction
 from golden.layers import CODE_FRAC, NORM_BITS, bit_length
 from golden.rf8 import INTEGERS, encode
 
+_LENGTH, _AMOUNT, _IMMEDIATE = int(Flag.LENGTH), int(Flag.AMOUNT), int(Flag.IMMEDIATE)
+
 SUM_BITS = 56
 AMOUNT_MAX = 63
 SINE_BITS = 18
@@ -59,11 +61,13 @@ def wrapped(value: Int64, bits: int) -> Int64:
 
 
 def scaled(value: Int64, exponent: Int64 | int) -> Int64:
-    """``value * 2**exponent`` for magnitudes up to 2**62, rounded half to even; saturates at
-    GUARD_BITS."""
-    power = np.clip(np.asarray(exponent, np.int64), -AMOUNT_MAX, AMOUNT_MAX)
-    if power.ndim == 0 and power <= 0:
-        return saturate(shift_round_half_even(value, -power), GUARD_BITS)
+    """``value * 2**exponent`` for magnitudes up to 2**62, rounded half to even.
+
+    What is scaled up saturates at GUARD_BITS.
+    """
+    power = np.minimum(np.maximum(exponent, -AMOUNT_MAX), AMOUNT_MAX)
+    if (power <= 0).all():
+        return shift_round_half_even(value, -power)
     small = saturate(shift_round_half_even(value, np.maximum(-power, 0)), GUARD_BITS)
     left = np.clip(power, 0, GUARD_BITS)
     first = np.minimum(left, 28)
@@ -90,7 +94,7 @@ def execute(
     columns, length = i.column, i.count
     seen: NDArray[np.bool_] | None = None
     lengths = np.full((columns, 1), length, np.int64)
-    if i.flags & Flag.LENGTH:
+    if i.flags & _LENGTH:
         length = position + columns
         lengths = position + 1 + np.arange(columns)[:, None]
         if columns > 1:
@@ -118,10 +122,10 @@ def execute(
             b = read(i.other, i.other_stride, forward)[..., :length]
         y = a
     factor = np.array(i.immediate, np.int64)
-    if not i.flags & Flag.IMMEDIATE:
+    if not i.flags & _IMMEDIATE:
         factor = registers.factor[active][..., None]
     exponent: Int64 | int = i.shift
-    if i.flags & Flag.AMOUNT:
+    if i.flags & _AMOUNT:
         exponent = i.shift + registers.amount[active][..., None]
     top = registers.top[active][..., None]
     places = position + np.arange(columns)[:, None, None]
