@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,18 @@ MEANINGS: dict[isa.Opcode, str] = {
     "`address` times the activation block of `k` elements at `src`; results from `dst` on. `y = "
     "clamp32(round_half_even(W x * 2**(row exponent + block exponent + shift)) + bias)`, a bias "
     "with the flag BIAS only.",
-    isa.Opcode.LOAD: "`count` words from `address` on to bank `column`, from word `dst` on.",
-    isa.Opcode.STORE: "`count` words of bank `column`, from word `src` on, to `address` on.",
+    isa.Opcode.LOAD: "`count` words from `address` on to bank `column`, from word `dst` on. With "
+    "an index, one byte of each of `count` beats: the first as an int8, alone in a word, the "
+    "others as RF8 codes, of which the integers W become int32 elements. With LENGTH, the words "
+    "that hold an element for each position up to the column's.",
+    isa.Opcode.STORE: "`count` words of bank `column`, from word `src` on, to `address` on. With "
+    "an index and `shift` above 0, `count` beats of which one lane is written: with the low bytes "
+    "of the first element of the first word, then of all elements of the words after it.",
+    isa.Opcode.VECTOR: "For each of the first `column` columns and each segment, `function` of "
+    "`count` elements at `src` (and `other`), written from `dst` on as `output` says; then "
+    "`after`. Elements past a column's length become zero and count for nothing. What comes of "
+    "sources that overlap the destination is not defined, unless they are the same and `output` "
+    "is WORDS.",
     isa.Opcode.FENCE: "Instructions after it, and their weight streams, are fetched only when all "
     "before it are done.",
     isa.Opcode.HALT: "The program ends.",
@@ -40,6 +51,20 @@ use, must be zero.
 {opcodes}
 
 Flags: {flags}
+
+## Functions of VECTOR
+
+{functions}
+
+### After it
+
+{afters}
+
+### Output
+
+{outputs}
+
+Limits of registers and operands are in `golden/vector.py`.
 
 ## Errors
 
@@ -73,6 +98,16 @@ def page() -> str:
         (f"`0x{isa.counter_offset(name):02x}`", f"`{name}`", meaning)
         for name, meaning in isa.COUNTERS.items()
     ]
+    lists = {
+        title: _table(
+            ("code", "name", "meaning"), [(f"{m.value}", m.name, _attribute_doc(m)) for m in kind]
+        )
+        for title, kind in (
+            ("functions", isa.Function),
+            ("afters", isa.After),
+            ("outputs", isa.Output),
+        )
+    }
     flags = "; ".join(f"{flag.value} {flag.name}: {_attribute_doc(flag)}" for flag in isa.Flag)
     assert isa.__doc__ is not None
     return PAGE.format(
@@ -81,6 +116,7 @@ def page() -> str:
         fields=_table(("field", "first bit", "bits", ""), fields),
         opcodes=_table(("code", "name", "fields", "meaning"), opcodes),
         flags=flags,
+        **lists,
         errors=_table(("code", "name", "meaning"), errors),
         registers=_table(("offset", "name", "meaning"), registers),
         counters=_table(("offset", "name", "meaning"), counters),
@@ -94,10 +130,10 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     )
 
 
-def _attribute_doc(member: isa.ErrorCode | isa.Flag) -> str:
+def _attribute_doc(member: enum.Enum) -> str:
     """The string below a member in the source, where the language keeps none."""
     assert isa.__file__ is not None
-    source = Path(isa.__file__).read_text()
+    source = Path(isa.__file__).read_text().split(f"class {type(member).__name__}(", 1)[1]
     after = source.split(f"    {member.name} = {member.value}\n", 1)[1]
     if not after.startswith('    """'):
         return ""
