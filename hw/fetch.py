@@ -108,8 +108,8 @@ class InstructionFetch(wiring.Component):
                 m.next = "DISPATCH"
             with m.State("DISPATCH"):
                 m.d.comb += self.entries.valid.eq(~self.stop)
-                m.d.sync += [left.eq(beats), failed.eq(0)]
                 with m.If(self.entries.valid & self.entries.ready):
+                    m.d.sync += [left.eq(beats), failed.eq(0)]
                     with m.If(entry.failed | entry.illegal | entry.far | (opcode == Opcode.HALT)):
                         m.next = "IDLE"
                     with m.Elif(opcode == Opcode.MATMUL):

@@ -1,0 +1,182 @@
+"""Random instructions, and what becomes of them at a position, in plain integers."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from golden import isa
+from golden.config import AccelConfig
+from golden.isa import After, Flag, Function, Instruction, Opcode, Output
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What the fetch makes of an instruction: whether it may run, and its operands then.
+
+    ``lane``: of an indexed LOAD or STORE; ``beats``: of the weight stream of a MATMUL.
+    """
+
+    illegal: bool = False
+    far: bool = False
+    instruction: Instruction | None = None
+    lane: int = 0
+    beats: int = 0
+
+
+def fate(data: bytes, position: int, tokens: list[int], config: AccelConfig) -> Fate:
+    """Of the instruction in ``data``."""
+    try:
+        i = isa.decode(data)
+        isa.check(i, config)
+    except isa.IllegalInstruction:
+        return Fate(illegal=True)
+    lane = 0
+    reached = position + i.column + (i.opcode in (Opcode.LOAD, Opcode.STORE))
+    unit = {Opcode.MATMUL: config.rows, Opcode.LOAD: config.results_per_word}.get(i.opcode, 1)
+    if i.flags & Flag.LENGTH and reached > i.count * unit:
+        return Fate(far=True)
+    if i.flags & Flag.LENGTH and i.opcode is not Opcode.VECTOR:
+        i = replace(i, count=-(-reached // unit))
+    if i.flags & Flag.LENGTH_K and i.opcode is Opcode.MATMUL:
+        if reached > i.k:
+            return Fate(far=True)
+        i = replace(i, k=reached)
+    if i.opcode in (Opcode.LOAD, Opcode.STORE) and i.flags & (Flag.INDEX | Flag.TOKEN):
+        index = tokens[i.column] if i.flags & Flag.TOKEN else position + i.column
+        if index >= i.immediate:
+            return Fate(far=True)
+        lane = index % (1 << i.shift)
+        address = i.address + index // (1 << i.shift) * i.k * config.bus_bytes
+        i = replace(i, address=address % (1 << 32))
+    beats = isa.stream_beats(i, config) if i.opcode is Opcode.MATMUL else 0
+    return Fate(instruction=i, lane=lane, beats=beats)
+
+
+def random_place(rng: np.random.Generator, words: int, config: AccelConfig) -> int:
+    """A place for ``words`` in the scratchpad; often at one of its ends."""
+    room = config.scratch_words - words
+    return int(rng.choice([0, room, *rng.integers(0, room + 1, 4)]))
+
+
+def random_address(rng: np.random.Generator, config: AccelConfig) -> int:
+    """Of a beat, anywhere."""
+    return int(rng.integers((1 << config.addr_bits) // config.bus_bytes)) * config.bus_bytes
+
+
+def strided(
+    rng: np.random.Generator, words: int, segments: int, config: AccelConfig
+) -> tuple[int, int]:
+    """Place and stride of as many segments of ``words`` in the scratchpad, anywhere."""
+    room = config.scratch_words - words
+    stride = int(rng.integers(0, room // max(1, segments - 1) + 1)) if segments > 1 else 0
+    if segments == 1 and rng.random() < 0.5:
+        stride = int(rng.integers(1 << 16))  # of no meaning
+    return random_place(rng, words + (segments - 1) * stride * (segments > 1), config), stride
+
+
+def random_vector_fields(rng: np.random.Generator, config: AccelConfig) -> Instruction:
+    """A legal VECTOR as far as the fetch is concerned, which knows not what it computes."""
+    function = Function(int(rng.integers(len(Function))))
+    output = Output(int(rng.integers(len(Output))))
+    segments = int(rng.choice([1, 2, isa.SEGMENTS, rng.integers(1, isa.SEGMENTS + 1)]))
+    most = config.scratch_words * config.bus_bytes // 8
+    count = int(rng.choice([1, 2, 5, rng.integers(1, 1 + min(most, 200))]))
+    k = int(rng.choice([2, 16, 32, rng.integers(2, 33)]))
+    immediate = int(rng.integers(-(1 << 31), 1 << 31))
+    if function is Function.ROTATE:
+        k = 1 << int(rng.integers(5))
+        count = 2 * k * int(rng.integers(1, 4))
+        immediate = int(rng.integers(1, config.scratch_words // 2 + 1))
+    flags = int(rng.choice([0, 0, Flag.LENGTH]))
+    flags |= int(rng.integers(4)) * int(Flag.AMOUNT)
+    i = Instruction(
+        opcode=Opcode.VECTOR, function=function, output=output, flags=flags,
+        after=int(rng.integers(len(After))), column=int(rng.integers(1, config.cols + 1)),
+        segments=segments, shift=int(rng.integers(-128, 128)), count=count, k=k,
+        immediate=immediate,
+    )  # fmt: skip
+    words = isa.vector_words(count, config)
+    src, src_stride = strided(rng, words, segments, config)
+    read = 2 * immediate if function is Function.ROTATE else words
+    other, other_stride = int(rng.integers(1 << 16)), int(rng.integers(1 << 16))
+    if function in isa.READS_OTHER:
+        other, other_stride = strided(rng, read, segments, config)
+    dst, dst_stride = int(rng.integers(1 << 16)), int(rng.integers(1 << 16))
+    if output is not Output.NONE:
+        dst, dst_stride = strided(rng, isa.output_words(i, config), segments, config)
+    return replace(
+        i, src=src, src_stride=src_stride, other=other, other_stride=other_stride, dst=dst,
+        dst_stride=dst_stride,
+    )  # fmt: skip
+
+
+def random_matmul(rng: np.random.Generator, config: AccelConfig) -> Instruction:
+    """A legal MATMUL."""
+    k = int(rng.choice([1, 2, config.max_k, *rng.integers(1, config.max_k + 1, 3)]))
+    k = min(k, (config.scratch_words - 20) * config.acts_per_word)
+    words_in = isa.block_words(k, config)
+    per_tile = config.rows // config.results_per_word
+    most = (config.scratch_words - words_in) // per_tile
+    tiles = int(rng.choice([1, 2, most, rng.integers(1, most + 1)]))
+    words_out = tiles * per_tile
+    while True:
+        src, dst = random_place(rng, words_in, config), random_place(rng, words_out, config)
+        if src + words_in <= dst or dst + words_out <= src:
+            break
+    flags = int(rng.choice([0, 1])) | int(rng.choice([0, 2, 4, 6]))
+    return Instruction(
+        opcode=Opcode.MATMUL, flags=flags, column=int(rng.integers(1, config.cols + 1)),
+        shift=int(rng.integers(-128, 128)), count=tiles, k=k, src=src, dst=dst,
+        address=random_address(rng, config),
+    )  # fmt: skip
+
+
+def random_move(rng: np.random.Generator, opcode: Opcode, config: AccelConfig) -> Instruction:
+    """A legal LOAD or STORE of any kind."""
+    count = int(rng.choice([1, 2, 3, rng.integers(1, config.scratch_words + 1)]))
+    is_load = opcode is Opcode.LOAD
+    kinds = [Flag(0), Flag.INDEX, *((Flag.LENGTH, Flag.TOKEN) if is_load else ())]
+    i = Instruction(
+        opcode=opcode, column=int(rng.integers(config.cols)), count=count,
+        flags=int(rng.choice(kinds)),
+        address=random_address(rng, config),
+    )  # fmt: skip
+    if i.flags & (Flag.INDEX | Flag.TOKEN):
+        by_byte = isa.exact_log2(config.bus_bytes)
+        shifts = [by_byte] if is_load else [0, isa.exact_log2(config.results_per_word), by_byte]
+        limit = int(rng.choice([1, 50, 1 << 24, (1 << 31) - 1, rng.integers(1, 1 << 25)]))
+        k = int(rng.choice([0, 1, 2, 0xFFFF, rng.integers(1 << 16)]))
+        i = replace(i, shift=int(rng.choice(shifts)), k=k, immediate=limit)
+    word = random_place(rng, isa.moved_words(i, config), config)
+    return replace(i, dst=word) if is_load else replace(i, src=word)
+
+
+def random_instruction(rng: np.random.Generator, config: AccelConfig) -> Instruction:
+    """A legal instruction of any kind but HALT. Nobody should run it."""
+    match int(rng.integers(8)):
+        case 0:
+            return Instruction(opcode=Opcode.FENCE)
+        case 1 | 2:
+            return random_matmul(rng, config)
+        case 3 | 4:
+            return random_move(rng, Opcode.LOAD, config)
+        case 5:
+            return random_move(rng, Opcode.STORE, config)
+        case _:
+            return random_vector_fields(rng, config)
+
+
+def changed(rng: np.random.Generator, i: Instruction, config: AccelConfig) -> bytes:
+    """The instruction with one field as something else, which may make it illegal."""
+    names = [*isa.FIELDS, "flags", "count", "k", *isa.USES[i.opcode]]
+    name = str(rng.choice(names))
+    first, width, _ = isa.FIELDS[name]
+    edges = [0, 1, config.scratch_words, config.max_k, config.cols, isa.SEGMENTS, 32, len(Function)]
+    value = int(rng.choice(edges)) + int(rng.integers(-2, 3))
+    if rng.random() < 0.3:
+        value = getattr(i, name) ^ 1 << int(rng.integers(width))
+    elif rng.random() < 0.4:
+        value = getattr(i, name) + int(rng.integers(-2, 3))
+    mask = (1 << width) - 1
+    word = int.from_bytes(i.encode(), "little") & ~(mask << first) | (value & mask) << first
+    return word.to_bytes(32, "little")
