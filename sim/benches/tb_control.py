@@ -14,6 +14,14 @@ from sim.benches.harness import Host, Run, bench_test
 CONFIGS = {name: get_config(name) for name in ("tiny", "sim")}
 CONFIGURATIONS = "2 machines, at 3 paces of the bus"
 PACES = [0, 0.3, 0.7]
+KEPT = {
+    "PROGRAM": 0xFFFFFFFF,
+    "WATCHDOG": 0xFFFFFFFF,
+    "INTERRUPT": 1,
+    "POSITION": 0xFFFFFF,
+    "TOKEN_COLUMN": 0xFF,
+}
+"""The bits that a register keeps of what is written. TOKEN has a column of its own."""
 
 
 def parts():
@@ -36,18 +44,27 @@ async def start(run: Run, pace: float) -> Host:
 async def registers(run: Run, pace: float) -> None:
     """What is written is read; read-only registers and the space between ignore writes."""
     host, dut, config = await start(run, pace), run.dut, CONFIGS[run.part]
+    handles = dut.array("tokens", config.cols)
+    tokens = [0] * config.cols
     shape = config.rows | config.cols << 8 | config.act_bits << 16 | config.bus_bytes << 24
-    written = {"PROGRAM": 0, "WATCHDOG": 0, "INTERRUPT": 0}
-    for _ in range(40):
+    written = dict.fromkeys(KEPT, 0)
+    for _ in range(60):
         register = str(run.rng.choice([*REGISTERS, "none"]))
         value = int(run.rng.integers(1 << 32))
+        if register == "TOKEN_COLUMN":
+            value = int(run.rng.choice([0, config.cols - 1, config.cols, value]))
         if register == "none":
             await host.master.write_dword(int(run.rng.integers(0x100, 0x400)) * 4, value)
         else:
             # Not the pulses: they have a test of their own.
             await host.write(register, value & ~3 if register == "CONTROL" else value)
         if register in written:
-            written[register] = value & 1 if register == "INTERRUPT" else value
+            written[register] = value & KEPT[register]
+        column = written["TOKEN_COLUMN"]
+        if register == "TOKEN":
+            if column < config.cols:
+                tokens[column] = value & 0xFFFFFF
+            written["TOKEN_COLUMN"] = column = (column + 1) % 256
         for name, expected in {
             "ID": IDENTITY,
             "CONFIG": shape,
@@ -55,10 +72,13 @@ async def registers(run: Run, pace: float) -> None:
             "STATUS": 0,
             "ERROR_ADDRESS": 0,
             **written,
+            "TOKEN": tokens[column] if column < config.cols else 0,
         }.items():
             run.check(await host.read(name), expected, f"{name} after a write to {register}")
         run.check(int(dut.program.value), written["PROGRAM"], "program")
         run.check(int(dut.watchdog.value), written["WATCHDOG"], "watchdog")
+        run.check(int(dut.position.value), written["POSITION"], "position")
+        run.check([int(handle.value) for handle in handles], tokens, "tokens")
     unmapped = await host.master.read_dword(0xFFC)
     run.check(unmapped, 0, "an address without a register")
 

@@ -9,6 +9,8 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiReadBus, AxiResp, AxiSlaveRead, AxiSlaveWrite, AxiWriteBus
 
 from golden.config import AccelConfig, get_config
+from golden.isa import exact_log2
+from golden.rf8 import INTEGERS
 from hw.axi import READ_CLIENTS, ReadMaster, axi4_read, axi4_write
 from hw.load import Loader
 from hw.scratchpad import Scratchpad
@@ -43,6 +45,9 @@ class LoadStore(wiring.Component):
                 "count": In(16),
                 "word": In(16),
                 "column": In(range(max(2, config.cols))),
+                "lanes": In(1),
+                "shift": In(8),
+                "lane": In(7),
                 "stop": In(1),
                 "done_load": Out(1),
                 "done_store": Out(1),
@@ -69,18 +74,23 @@ class LoadStore(wiring.Component):
             load.address.eq(self.address),
             load.count.eq(self.count),
             load.dst.eq(self.word),
+            load.lanes.eq(self.lanes),
+            load.lane.eq(self.lane),
             load.beat.eq(reader.beat[LOAD]),
+            load.data.eq(reader.data),
             load.error.eq(reader.error),
             reader.stop.eq(self.stop),
             scratchpad.load_enable.eq(load.write_enable),
             scratchpad.load_address.eq(load.write_address),
             scratchpad.load_column.eq(self.column),
-            scratchpad.load_data.eq(reader.data),
+            scratchpad.load_data.eq(load.write_data),
             store.start.eq(self.start_store),
             store.address.eq(self.address),
             store.count.eq(self.count),
             store.src.eq(self.word),
             store.column.eq(self.column),
+            store.shift.eq(self.shift),
+            store.lane.eq(self.lane),
             store.stop.eq(self.stop),
             scratchpad.store_enable.eq(store.read_enable),
             scratchpad.store_address.eq(store.read_address),
@@ -151,13 +161,19 @@ class Bench:
             address = min(slots, max(0, (address // page + 1) * page - int(rng.integers(0, 20))))
         return address * config.bus_bytes, count, word, int(rng.integers(config.cols))
 
-    async def begin(self, unit: str, address: int, count: int, word: int, column: int) -> None:
+    async def begin(
+        self, unit: str, address: int, count: int, word: int, column: int, *, shift: int = 0,
+        lane: int = 0,
+    ) -> None:  # fmt: skip
         dut = self.dut
         dut.address.value, dut.count.value = address, count
         dut.word.value, dut.column.value = word, column
+        dut.lanes.value, dut.shift.value, dut.lane.value = int(shift > 0), shift, lane
         getattr(dut, f"start_{unit}").value = 1
         await RisingEdge(dut.clk)
         getattr(dut, f"start_{unit}").value = 0
+        # Operands are taken with the start, but for the column of a load.
+        dut.lanes.value, dut.shift.value, dut.lane.value = 1, 3, 0
 
     async def finish(self, unit: str) -> bool:
         """Wait for `done`; whether a failure was shown until then, itself included."""
@@ -181,6 +197,42 @@ class Bench:
         await self.begin("load", address, count, word, column)
         self.scratch[column, word : word + count] = self.words(address, count)
         return await self.finish("load")
+
+    async def load_lane(self, address: int, count: int, word: int, column: int, lane: int) -> None:
+        """A column of memory: a number, then codes."""
+        config = self.config
+        beats = self.words(address, count)[:, lane]
+        per_word = config.results_per_word
+        words = 1 + -(-(count - 1) // per_word)
+        elements = np.zeros((words, per_word), "<i4")
+        elements[0, 0] = beats.view(np.int8)[0]
+        for n, code in enumerate(beats[1:].tolist()):
+            elements[1 + n // per_word, n % per_word] = INTEGERS[code]
+        shift = exact_log2(config.bus_bytes)
+        await self.begin("load", address, count, word, column, shift=shift, lane=lane)
+        self.scratch[column, word : word + words] = elements.view(np.uint8).reshape(words, -1)
+        self.run.check(await self.finish("load"), False, "failed")
+
+    async def store_lane(
+        self, address: int, count: int, word: int, column: int, lane: int, width: int
+    ) -> None:
+        """A column of memory, bytes or elements; all around it stays."""
+        config, size = self.config, self.config.bus_bytes
+        per_word, words = config.results_per_word, self.scratch[column, word:]
+        want = self.memory.bytes.copy()
+        for n in range(count):
+            at, element = (1 + (n - 1) // per_word, (n - 1) % per_word) if n else (0, 0)
+            data = words[at, 4 * element : 4 * element + width]
+            first = address + n * size + lane * width
+            want[first : first + width] = data
+        shift = exact_log2(size // width)
+        await self.begin("store", address, count, word, column, shift=shift, lane=lane)
+        self.run.check(await self.finish("store"), False, "failed")
+        self.run.check(self.answers, self.addresses, "write bursts answered")
+        what = f"lane {lane} of {width} bytes, {count} at {address:#x}"
+        beats = want[address : address + count * size].view("<u4")
+        self.run.check(self.words(address, count).reshape(-1).view("<u4"), beats, what)
+        self.run.check(np.array_equal(self.memory.bytes, want), True, f"memory around {what}")
 
     async def store(self, address: int, count: int, word: int, column: int) -> bool:
         """Store, and compare memory as soon as it is done: all answers must have come by then."""
@@ -209,6 +261,48 @@ async def contents(run: Run, pace: float) -> None:
         unit = bench.load if run.rng.random() < 0.5 else bench.store
         failed = await unit(*bench.random_operands())
         run.check(failed, False, "failed")
+
+
+@bench_test(limit=100_000, part=list(CONFIGS), pace=[0, 0.3, 0.7])
+async def lanes(run: Run, pace: float) -> None:
+    """Columns of memory, to and fro, between plain moves."""
+    bench = Bench(run)
+    config, rng = bench.config, run.rng
+    await bench.start(pace, longest=10)
+    for column in range(config.cols):
+        await bench.load(column * 64, config.scratch_words, 0, column)
+    for _ in range(40):
+        address, count, word, column = bench.random_operands()
+        longest = 1 + (config.scratch_words - word - 1) * config.results_per_word
+        slots = (MEMORY - address) // config.bus_bytes
+        count = min(int(rng.choice([count, 1, 2, rng.integers(1, 120)])), longest, slots)
+        lane = int(rng.integers(config.bus_bytes))
+        match int(rng.integers(5)):
+            case 0:
+                await bench.load_lane(address, count, word, column, lane)
+            case 1:
+                await bench.store_lane(address, count, word, column, lane, 1)
+            case 2 if config.bus_bytes > 4:
+                await bench.store_lane(address, count, word, column, lane // 4, 4)
+            case 3:
+                await bench.load(address, min(count, config.scratch_words - word), word, column)
+            case _:
+                await bench.store(address, min(count, config.scratch_words - word), word, column)
+
+
+@bench_test(limit=10_000, part=["single_beats", "wide_bus"])
+async def every_code(run: Run) -> None:
+    """A LOAD of all bytes, codes or not, and numbers at their ends."""
+    bench = Bench(run)
+    size = bench.config.bus_bytes
+    await bench.start()
+    for number in (0, 127, 128, 255):
+        codes = np.arange(128 * (number % 2), 128 * (number % 2) + 128)
+        column = bench.words(0x1000, 129)
+        column[:, 2] = [number, *codes]
+        await bench.load_lane(0x1000, 129, 3, 0, 2)
+        words = 1 + 128 * 4 // size
+        await bench.store(0x4000, words, 3, 0)
 
 
 @bench_test(limit=5_000, part=list(CONFIGS), response=[AxiResp.SLVERR, AxiResp.DECERR])
@@ -252,15 +346,18 @@ async def stop(run: Run) -> None:
         await run.reset()
 
 
-@bench_test(limit=2_000, part=list(CONFIGS))
-async def one_word_each_cycle(run: Run) -> None:
+@bench_test(limit=2_000, part=list(CONFIGS), width=["word", "byte"])
+async def one_beat_each_cycle(run: Run, width: str) -> None:
     """With a memory that takes everything at once, a burst has no gaps."""
     bench = Bench(run)
     dut, config = run.dut, bench.config
     await bench.start()
     for channel in (bench.writes.aw_channel, bench.writes.w_channel):
         channel.queue_occupancy_limit = -1
-    cocotb.start_soon(bench.store(0, 4 * config.burst_beats, 0, 0))
+    if width == "word":
+        cocotb.start_soon(bench.store(0, 4 * config.burst_beats, 0, 0))
+    else:
+        cocotb.start_soon(bench.store_lane(0, 4 * config.burst_beats, 0, 0, 3, 1))
     sent = []
     while len(sent) < 4 * config.burst_beats:
         await RisingEdge(dut.clk)
