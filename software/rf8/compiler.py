@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,9 +13,31 @@ from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
 from golden.isa import After, Flag, Function, Opcode, encode_program, vector_words
 from golden.layers import TURN_BITS, Block, block_quantize, rotary_steps
 from golden.machine import pack_tiles
-from rf8.architecture import GPT2Spec, LlamaSpec
 from rf8.errors import DataError
-from rf8.lower import Cache, Emitter, Heads, Stream, interleaved_rows, padded_width
+from rf8.graphs import graph_of
+from rf8.ir import (
+    Activate,
+    Add,
+    Attention,
+    Embedding,
+    Graph,
+    Linear,
+    Multiply,
+    Norm,
+    Op,
+    Rotary,
+    Split,
+    optimize,
+)
+from rf8.lower import (
+    ACTIVATIONS,
+    Cache,
+    Emitter,
+    Heads,
+    Stream,
+    interleaved_rows,
+    padded_width,
+)
 from rf8.model import Model, RF8Tensor
 from rf8.program import Buffer, Entry, Program, Region
 
@@ -49,21 +72,6 @@ def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.
 def norm_weight(model: Model, name: str) -> Block:
     """The weight of a norm, as `golden.layers` takes it."""
     return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
-
-
-def head_weight(model: Model) -> str:
-    """Name of the matrix that gives the logits."""
-    return f"{model.spec.embeddings()[0]}.weight" if model.spec.tied else "lm_head.weight"
-
-
-def check_operations(model: Model) -> None:
-    """Raise DataError where the model has an operation that cannot be lowered; names both."""
-    spec = model.spec
-    if isinstance(spec, LlamaSpec) and spec.rotary != "default":
-        raise DataError(
-            f"{model.name}: model.rotary_emb: rotary positions of type {spec.rotary!r} cannot be "
-            "lowered, only 'default'"
-        )
 
 
 def compile(
@@ -103,8 +111,8 @@ def compile(
             f"config {config.name!r}: whole models need a bus of `rows` bytes, {config.rows}; this "
             f"one has {config.bus_bytes}"
         )
-    check_operations(model)
-    return _Build(model, config, context or model.spec.context, progress).program()
+    graph = optimize(graph_of(model.spec, model.name))
+    return _Build(model, graph, config, context or model.spec.context, progress).program()
 
 
 @dataclass
@@ -140,16 +148,19 @@ class _Memory:
 class _Build:
     """One compilation."""
 
-    def __init__(self, model: Model, config: AccelConfig, context: int, progress: Progress) -> None:
-        spec = model.spec
-        self.model, self.config, self.context, self.progress = model, config, context, progress
+    def __init__(
+        self, model: Model, graph: Graph, config: AccelConfig, context: int, progress: Progress
+    ) -> None:
+        self.model, self.graph, self.config = model, graph, config
+        self.context, self.progress = context, progress
         self.memory = _Memory()
-        padded = padded_width(spec.head_width, config)
-        self.heads = Heads(spec.heads, spec.kv_heads, spec.head_width, padded, context)
+        self.users = graph.users()
+        self.heads = {index: self._heads(op) for index, op in graph.attentions()}
+        self.offsets: dict[int, int] = {}  # of splits, in elements of the laid-out vector
         self.streams: dict[str, Stream] = {}
-        self.norms: dict[str, tuple[Block, tuple[int, int | None]]] = {}
-        self.caches: list[Cache] = []
-        self.steps = 0
+        self.norms: dict[int, tuple[Block, tuple[int, int | None]]] = {}
+        self.caches: dict[int, Cache] = {}
+        self.angles: dict[tuple[Rotary, int], int] = {}
 
     def program(self) -> Program:
         """Lay out, lower, encode."""
@@ -160,15 +171,15 @@ class _Build:
         size = pages(vocab * RESULT_BITS // 8)
         logits = Buffer(memory.reserve(config.cols * size), size)
         regions = [Region("logits", logits.address, config.cols * size)]
-        self._caches(regions)
-        self._constants()
+        self._put_caches(regions)
+        self._put_constants()
         weights = memory.section()
 
         entries, text = [], b""
         for columns in sorted({1, config.cols}):
             for head in (True, False):
                 emitter = Emitter(config, columns, model.name)
-                self._lower(emitter, logits if head else None)
+                _Lowering(self, emitter, logits if head else None).run()
                 entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
                 text += encode_program(emitter.instructions, config)
         start = memory.reserve(len(text))
@@ -192,26 +203,28 @@ class _Build:
             files=dict(model.files),
         )
 
+    def _heads(self, op: Attention) -> Heads:
+        width = op.width // op.heads
+        padded = padded_width(width, self.config)
+        return Heads(op.heads, op.kv_heads, width, padded, self.context)
+
     def _check_sizes(self) -> None:
-        model, config, spec = self.model, self.config, self.model.spec
-        longest = max(
-            spec.width,
-            spec.inner,
-            self.context,
-            2 * self.heads.padded,
-            self.heads.queries * self.heads.stride(config),
-        )
-        if longest > config.max_k:
+        model, config = self.model, self.config
+        found = [self.graph.ops[op.x].width for op in self.graph.ops if isinstance(op, Linear)]
+        found += [self.context, *(2 * heads.padded for heads in self.heads.values())]
+        found += [heads.queries * heads.stride(config) for heads in self.heads.values()]
+        if max(found) > config.max_k:
             raise DataError(
-                f"{model.name} has dot products of {longest} elements, config {config.name!r} does "
-                f"{config.max_k} at most: use a config with a larger max_k, or a shorter context"
+                f"{model.name} has dot products of {max(found)} elements, config {config.name!r} "
+                f"does {config.max_k} at most: use a config with a larger max_k, or a shorter "
+                "context"
             )
 
     # Memory.
 
-    def _caches(self, regions: list[Region]) -> None:
-        config, heads = self.config, self.heads
-        for layer in range(self.model.spec.layers):
+    def _put_caches(self, regions: list[Region]) -> None:
+        config = self.config
+        for layer, (index, heads) in enumerate(self.heads.items()):
             cache = Cache([], [], [])
             first = self.memory.end
             for _ in range(heads.groups):
@@ -223,122 +236,120 @@ class _Build:
                 cache.values.append([self.memory.reserve(size) for _ in range(count)])
                 size = vector_words(heads.context, config) * config.bus_bytes
                 cache.biases.append(self.memory.reserve(size))
-            regions.append(
-                Region(f"layer {layer}, keys and values", first, self.memory.end - first)
-            )
-            self.caches.append(cache)
+            name = f"layer {layer}, keys and values"
+            regions.append(Region(name, first, self.memory.end - first))
+            self.caches[index] = cache
 
-    def _matrix(self, name: str) -> RF8Tensor:
-        tensor = self.model.tensors[name]
-        assert isinstance(tensor, RF8Tensor)
-        return tensor
+    def _put_constants(self) -> None:
+        """Everything that programs only read: matrices, norms, angles."""
+        ops = self.graph.ops
+        for index, op in enumerate(ops):
+            self.progress(op.module, index, len(ops))
+            match op:
+                case Linear():
+                    self._put_linear(index, op)
+                case Norm():
+                    self._put_norm(index, op)
+                case Attention(rotary=Rotary() as rotary):
+                    key = rotary, self.heads[index].width
+                    if key not in self.angles:
+                        self.angles[key] = self._put_angles(*key)
+        for op in ops:  # after the head's: they may be the same
+            if isinstance(op, Embedding) and op.weight not in self.streams:
+                self.streams[op.weight] = self._put_matrix([(op.weight, None)])
+
+    def _put_linear(self, index: int, op: Linear) -> None:
+        splits = [i for i in self.users[index] if isinstance(self.graph.ops[i], Split)]
+        rows = self._split_rows(splits) if splits else None
+        columns = None
+        source = self.graph.ops[op.x]
+        if isinstance(source, Attention):
+            columns = self._context_columns(self.heads[op.x])
+        parts = [(weight, bias) for weight, bias, _ in op.parts]
+        self.streams[op.module] = stream = self._put_matrix(parts, rows, columns)
+        if rows is None and columns is None and len(parts) == 1 and not stream.bias:
+            self.streams[parts[0][0]] = stream  # an embedding may be the same matrix
+
+    def _split_rows(self, splits: list[int]) -> NDArray[np.int64]:
+        """Rows of a matrix whose results are cut into parts, each from a word's start; heads are
+        padded, and pairs that turn are neighbours. Notes where the parts begin."""
+        found: list[NDArray[np.int64]] = []
+        first = place = 0
+        for index in sorted(splits, key=lambda i: self._split(i).part):
+            op = self._split(index)
+            self.offsets[index] = place
+            rows = self._part_rows(index, op.width)
+            found.append(np.where(rows < 0, -1, rows + first))
+            first, place = first + op.width, place + len(rows)
+        return np.concatenate(found)
+
+    def _split(self, index: int) -> Split:
+        op = self.graph.ops[index]
+        assert isinstance(op, Split)
+        return op
+
+    def _part_rows(self, index: int, width: int) -> NDArray[np.int64]:
+        (user,) = self.users[index]
+        op = self.graph.ops[user]
+        if not isinstance(op, Attention):
+            whole = vector_words(width, self.config) * self.config.results_per_word
+            return np.concatenate([np.arange(width), np.full(whole - width, -1)])
+        heads = self.heads[user]
+        order = np.arange(heads.width)
+        if index != op.v and op.rotary is not None and op.rotary.pairing == "halves":
+            order = interleaved_rows(heads.width)
+        rows = np.full((width // heads.width, heads.padded), -1)
+        rows[:, : heads.width] = np.arange(len(rows))[:, None] * heads.width + order
+        return rows.reshape(-1)
+
+    def _context_columns(self, heads: Heads) -> NDArray[np.int64] | None:
+        """Columns of the matrix that follows attention, where heads are padded to words."""
+        stride, width = heads.stride(self.config), heads.width
+        if stride == width:
+            return None
+        columns = np.full((heads.queries, stride), -1)
+        columns[:, :width] = np.arange(heads.queries * width).reshape(-1, width)
+        return columns.reshape(-1)
 
     def _put_matrix(
         self,
-        name: str,
-        weights: list[str],
+        parts: list[tuple[str, str | None]],
         rows: NDArray[np.int64] | None = None,
         columns: NDArray[np.int64] | None = None,
-    ) -> None:
-        """A stream of one or more matrices on top of each other.
+    ) -> Stream:
+        """A stream of matrices and biases on top of each other.
 
         ``rows``, ``columns``: which row or column comes where, -1 for one of zeros.
         """
         model, config = self.model, self.config
-        tensors = [self._matrix(weight) for weight in weights]
-        codes = np.concatenate([t.codes for t in tensors])
-        exponents = np.concatenate([t.bias for t in tensors])
+        tensors = [model.tensors[weight] for weight, _ in parts]
+        matrices = [tensor for tensor in tensors if isinstance(tensor, RF8Tensor)]
+        assert len(matrices) == len(tensors)
+        codes = np.concatenate([matrix.codes for matrix in matrices])
+        exponents = np.concatenate([matrix.bias for matrix in matrices])
         bias: NDArray[np.int64] | None = None
-        if any(w.removesuffix("weight") + "bias" in model.tensors for w in weights):
-            parts = []
-            for weight, tensor in zip(weights, tensors, strict=True):
-                offset = weight.removesuffix("weight") + "bias"
-                found = offset in model.tensors
-                none = np.zeros(len(tensor.codes), np.int64)
-                parts.append(fixed_point(model, offset) if found else none)
-            bias = np.concatenate(parts)
+        if any(name is not None for _, name in parts):
+            pieces = []
+            for (_, name), matrix in zip(parts, matrices, strict=True):
+                none = np.zeros(len(matrix.codes), np.int64)
+                pieces.append(none if name is None else fixed_point(model, name))
+            bias = np.concatenate(pieces)
         if rows is not None:
             empty = rows < 0
             codes, exponents = codes[rows], exponents[rows]
             codes[empty], exponents[empty] = 0, 0
-            if bias is not None:
-                bias = np.where(empty, 0, bias[rows])
+            bias = None if bias is None else np.where(empty, 0, bias[rows])
         if columns is not None:
             codes = codes[:, columns]
             codes[:, columns < 0] = 0
         address = self.memory.put(pack_tiles(codes, exponents, bias, config))
         tiles = -(-len(codes) // config.rows)
-        self.streams[name] = Stream(
-            address, codes.shape[1], tiles, bias is not None, tiles * config.rows
-        )
+        return Stream(address, codes.shape[1], tiles, bias is not None, tiles * config.rows)
 
-    def _head_rows(self, heads: int, rotary: bool) -> NDArray[np.int64]:
-        """Rows of a projection, each head padded; pairs that turn are neighbours."""
-        width = self.heads.width
-        order = interleaved_rows(width) if rotary else np.arange(width)
-        rows = np.full((heads, self.heads.padded), -1)
-        rows[:, :width] = np.arange(heads)[:, None] * width + order
-        return rows.reshape(-1)
-
-    def _context_columns(self) -> NDArray[np.int64] | None:
-        """Columns of the projection that follows attention, where heads are padded to words."""
-        stride, width = self.heads.stride(self.config), self.heads.width
-        if stride == width:
-            return None
-        columns = np.full((self.heads.queries, stride), -1)
-        columns[:, :width] = np.arange(self.heads.queries * width).reshape(-1, width)
-        return columns.reshape(-1)
-
-    def _qkv_rows(self, rotary: bool) -> NDArray[np.int64]:
-        queries, groups, width = self.heads.queries, self.heads.groups, self.heads.width
-        parts, first = [], 0
-        for heads, turned in ((queries, rotary), (groups, rotary), (groups, False)):
-            rows = self._head_rows(heads, turned)
-            parts.append(np.where(rows < 0, -1, rows + first))
-            first += heads * width
-        return np.concatenate(parts)
-
-    def _constants(self) -> None:
-        """Everything that programs only read."""
-        spec, model = self.model.spec, self.model
-        head = head_weight(model)
-        for layer in range(spec.layers):
-            self.progress(f"layer {layer}", layer, spec.layers + 1)
-            if isinstance(spec, GPT2Spec):
-                at = f"h.{layer}."
-                self._put_matrix(
-                    f"{at}attn.c_attn", [f"{at}attn.c_attn.weight"], self._qkv_rows(False)
-                )
-                output, others = f"{at}attn.c_proj", ["mlp.c_fc", "mlp.c_proj"]
-            else:
-                at = f"layers.{layer}."
-                parts = [f"{at}self_attn.{part}_proj.weight" for part in "qkv"]
-                turned = not spec.interleaved
-                self._put_matrix(f"{at}self_attn.qkv_proj", parts, self._qkv_rows(turned))
-                output, others = f"{at}self_attn.o_proj", ["mlp.down_proj"]
-                both = [f"{at}mlp.{part}_proj.weight" for part in ("gate", "up")]
-                self._put_matrix(f"{at}mlp.gate_up_proj", both, self._gate_rows(spec.inner))
-            self._put_matrix(output, [f"{output}.weight"], None, self._context_columns())
-            for other in others:
-                self._put_matrix(at + other, [f"{at}{other}.weight"])
-        self.progress("head", spec.layers, spec.layers + 1)
-        for name in dict.fromkeys([head, *(f"{name}.weight" for name in spec.embeddings())]):
-            self._put_matrix(name, [name])
-        for name in spec.norms():
-            gamma = norm_weight(model, name)
-            beta = None
-            if f"{name}.bias" in model.tensors:
-                beta = self._put_elements(fixed_point(model, f"{name}.bias"))
-            self.norms[name] = gamma, (self._put_elements(gamma.mantissa), beta)
-        if isinstance(spec, LlamaSpec):
-            self._put_angles(spec)
-
-    def _gate_rows(self, inner: int) -> NDArray[np.int64]:
-        """Gate and up on top of each other, each from a word's start."""
-        each = vector_words(inner, self.config) * self.config.results_per_word
-        rows = np.full((2, each), -1)
-        rows[:, :inner] = np.arange(2 * inner).reshape(2, inner)
-        return rows.reshape(-1)
+    def _put_norm(self, index: int, op: Norm) -> None:
+        gamma = norm_weight(self.model, op.weight.removesuffix(".weight"))
+        beta = None if op.bias is None else self._put_elements(fixed_point(self.model, op.bias))
+        self.norms[index] = gamma, (self._put_elements(gamma.mantissa), beta)
 
     def _put_elements(self, values: NDArray[np.int64]) -> int:
         words = vector_words(len(values), self.config)
@@ -346,119 +357,157 @@ class _Build:
         elements[: len(values)] = values
         return self.memory.put(elements)
 
-    def _put_angles(self, spec: LlamaSpec) -> None:
+    def _put_angles(self, rotary: Rotary, width: int) -> int:
         """Steps and offsets of `Emitter.angles`: cosines, then sines, the first of a pair's
         negative."""
-        padded = self.heads.padded
+        padded = padded_width(width, self.config)
         steps = np.zeros(padded, np.int64)
-        steps[: spec.head_width] = np.repeat(rotary_steps(spec.head_width, spec.theta), 2)
+        steps[:width] = np.repeat(rotary_steps(width, rotary.theta), 2)
         quarter, half = 1 << (TURN_BITS - 2), 1 << (TURN_BITS - 1)
         sines = np.where(np.arange(padded) % 2 == 0, half, 0)
         offsets = np.concatenate([np.full(padded, quarter), sines])
-        both = np.concatenate([steps, steps, offsets]).astype(np.uint32)
-        self.steps = self.memory.put(both)
+        return self.memory.put(np.concatenate([steps, steps, offsets]).astype(np.uint32))
 
-    # Programs.
 
-    def _lower(self, e: Emitter, logits: Buffer | None) -> None:
-        spec = self.model.spec
-        width = spec.width
-        e.label("embedding")
-        x = e.scratch.take(e.words(width))
-        tokens = self.streams[f"{spec.embeddings()[0]}.weight"]
-        e.embed(tokens, spec.vocab, Flag.TOKEN, x)
-        table = 0
-        if isinstance(spec, GPT2Spec):
-            places = e.scratch.take(e.words(width))
-            e.embed(self.streams["wpe.weight"], self.context, Flag.INDEX, places)
-            e.add(x, places, width)
-        else:
-            table = e.angles(self.steps, self.heads.padded)
-        for layer in range(spec.layers):
-            if isinstance(spec, GPT2Spec):
-                self._gpt2_block(e, spec, f"h.{layer}.", x, self.caches[layer])
-            else:
-                self._llama_block(e, spec, f"layers.{layer}.", x, self.caches[layer], table)
-        if logits is not None:
-            block = self._norm(e, "ln_f" if isinstance(spec, GPT2Spec) else "norm", x)
-            self._head(e, block, logits)
+class _Lowering:
+    """Writes one program: walks the graph, and keeps track of which words hold what."""
+
+    def __init__(self, build: _Build, emitter: Emitter, logits: Buffer | None) -> None:
+        self.build, self.e, self.logits = build, emitter, logits
+        self.ops, self.users = build.graph.ops, build.users
+        self.places: dict[int, int] = {}
+        self.tables: dict[tuple[Rotary, int], int] = {}
+        self.last = [max(used, default=len(self.ops)) for used in self.users]
+        # A run of words is free when all vectors are done for that lie in it.
+        self.runs: dict[int, int] = {}
+        self.living: Counter[int] = Counter()
+
+    def run(self) -> None:
+        """All operations; without logits, those up to the last norm."""
+        e, head = self.e, self.ops[-1]
+        assert isinstance(head, Linear)
+        for key, address in self.build.angles.items():
+            e.label("rotary positions")
+            self.tables[key] = e.angles(address, padded_width(key[1], self.build.config))
+        for index, op in enumerate(self.ops[:-1]):
+            if self.logits is None and index == head.x:
+                break
+            e.label(op.module)
+            self._lower(index, op)
+        if self.logits is not None:
+            e.label(head.module)
+            e.head(self.build.streams[head.module], self.places[head.x], self.logits)
         e.halt()
 
-    def _norm(self, e: Emitter, name: str, x: int) -> int:
-        gamma, places = self.norms[name]
-        e.label(name)
-        return e.norm(x, self.model.spec.width, gamma, places, self.model.spec.epsilon)
+    def _lower(self, index: int, op: Op) -> None:
+        e, build = self.e, self.build
+        match op:
+            case Embedding():
+                self._new(index, e.scratch.take(e.words(op.width)))
+                limit = build.model.spec.vocab if op.by == "token" else build.context
+                by = Flag.TOKEN if op.by == "token" else Flag.INDEX
+                e.embed(build.streams[op.weight], limit, by, self.places[index])
+            case Norm():
+                gamma, places = build.norms[index]
+                self._blocks(index)
+                self._new(index, e.norm(self.places[op.x], op.width, gamma, places, op.epsilon))
+            case Linear():
+                self._new(index, e.linear(build.streams[op.module], self.places[op.x]))
+            case Split():
+                offset = build.offsets[index] // build.config.results_per_word
+                self._inside(index, op.x, self.places[op.x] + offset)
+            case Add() | Multiply():
+                self._pair(index, op)
+            case Activate():
+                self._activate(index, op)
+            case Attention():
+                self._attention(index, op)
+        self._free(index, op)
 
-    def _attention(self, e: Emitter, at: str, qkv: int, cache: Cache, table: int | None) -> int:
-        """Block of the context of queries, keys and values that follow each other at ``qkv``."""
-        heads, config = self.heads, self.config
-        words = e.words(heads.padded)
-        q, k = qkv, qkv + heads.queries * words
-        v = k + heads.groups * words
-        e.label(f"{at}: keys and values")
-        if table is not None:
-            count = (heads.queries + heads.groups) * heads.padded
-            e.rotate(q, count, table, heads.padded)
+    def _blocks(self, index: int) -> bool:
+        """Whether a vector enters matrix products: it is then made as an activation block."""
+        used = [isinstance(self.ops[user], Linear) for user in self.users[index]]
+        if any(used) and len(used) > 1:
+            user = self.ops[self.users[index][1]]
+            raise DataError(
+                f"{self.build.model.name}: {self.ops[index].module}: its result enters a matrix "
+                f"product and {user.module}, which cannot be lowered"
+            )
+        return any(used)
+
+    def _new(self, index: int, place: int) -> None:
+        """A vector in a run of its own."""
+        self.places[index] = self.runs[index] = place
+        self.living[place] += 1
+
+    def _inside(self, index: int, other: int, place: int) -> None:
+        """A vector in the run of another."""
+        self.places[index], self.runs[index] = place, self.runs[other]
+        self.living[self.runs[index]] += 1
+
+    def _free(self, index: int, op: Op) -> None:
+        """Give back the words of what was used for the last time."""
+        for value in set(op.inputs):
+            if self.last[value] == index:
+                self._drop(value)
+
+    def _drop(self, value: int) -> None:
+        run = self.runs.pop(value)
+        del self.places[value]
+        self.living[run] -= 1
+        if not self.living[run]:
+            self.e.scratch.free(run)
+
+    def _target(self, index: int, operands: tuple[int, ...]) -> None:
+        """Where a result goes: in place of an operand that is not needed any more."""
+        for value in operands:
+            if self.last[value] == index:
+                self._inside(index, value, self.places[value])
+                return
+        self._new(index, self.e.scratch.take(self.e.words(self.ops[index].width)))
+
+    def _pair(self, index: int, op: Add | Multiply) -> None:
+        self._target(index, (op.a, op.b))
+        fields: dict[str, int] = {"other": self.places[op.b]}
+        function = Function.ADD
+        if isinstance(op, Multiply):
+            function = Function.MULTIPLY
+            fields["shift"] = -RESULT_FRAC
+        self._finish(index, function, self.places[op.a], fields)
+
+    def _activate(self, index: int, op: Activate) -> None:
+        self._target(index, (op.x,))
+        self._finish(index, ACTIVATIONS[op.kind], self.places[op.x], {})
+
+    def _finish(self, index: int, function: Function, src: int, fields: dict[str, int]) -> None:
+        """The last instruction of an elementwise operation; a block where one is wanted."""
+        width, target = self.ops[index].width, self.places[index]
+        if not self._blocks(index):
+            self.e.vector(function, width, src, target, **fields)
+            return
+        fields |= {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
+        self.e.vector(function, width, src, target, **fields)
+        block = self.e.quantized(target, width)
+        self._drop(index)
+        self._new(index, block)
+
+    def _attention(self, index: int, op: Attention) -> None:
+        """A block of the context."""
+        e, build = self.e, self.build
+        heads, cache = build.heads[index], build.caches[index]
+        q, k, v = (self.places[value] for value in (op.q, op.k, op.v))
+        e.label(f"{op.module}: keys and values")
+        if op.rotary is not None:
+            table = self.tables[op.rotary, heads.width]
+            e.rotate(q, heads.queries * heads.padded, table, heads.padded)
+            e.rotate(k, heads.groups * heads.padded, table, heads.padded)
         e.append_keys(k, heads, cache)
         e.append_values(v, heads, cache)
         e.emit(Opcode.FENCE)
-        e.label(f"{at}: attention")
+        e.label(f"{op.module}: attention")
         context = e.attend(q, heads, cache)
-        count = heads.queries * heads.stride(config)
-        e.vector(Function.SHIFT, count, context, after=After.QUANTIZE, immediate=RESULT_FRAC)
-        block = e.quantized(context, count)
-        e.scratch.free(context)
-        return block
-
-    def _linear(self, e: Emitter, name: str, block: int) -> int:
-        e.label(name)
-        return e.linear(self.streams[name], block)
-
-    def _gpt2_block(self, e: Emitter, spec: GPT2Spec, at: str, x: int, cache: Cache) -> None:
-        qkv = self._linear(e, f"{at}attn.c_attn", self._norm(e, f"{at}ln_1", x))
-        context = self._attention(e, f"{at}attn", qkv, cache, None)
-        e.add(x, self._linear(e, f"{at}attn.c_proj", context), spec.width)
-        inner = self._linear(e, f"{at}mlp.c_fc", self._norm(e, f"{at}ln_2", x))
-        e.label(f"{at}mlp.act")
-        active = e.activated(inner, spec.inner, spec.activation)
-        e.scratch.free(inner)
-        e.add(x, self._linear(e, f"{at}mlp.c_proj", active), spec.width)
-
-    def _llama_block(
-        self, e: Emitter, spec: LlamaSpec, at: str, x: int, cache: Cache, table: int
-    ) -> None:
-        normal = self._norm(e, f"{at}input_layernorm", x)
-        qkv = self._linear(e, f"{at}self_attn.qkv_proj", normal)
-        context = self._attention(e, f"{at}self_attn", qkv, cache, table)
-        e.add(x, self._linear(e, f"{at}self_attn.o_proj", context), spec.width)
-        normal = self._norm(e, f"{at}post_attention_layernorm", x)
-        both = self._linear(e, f"{at}mlp.gate_up_proj", normal)
-        e.label(f"{at}mlp.act_fn")
-        each = e.words(spec.inner) * self.config.results_per_word
-        active = e.gated(both, spec.inner, each, "silu")
-        e.scratch.free(both)
-        e.add(x, self._linear(e, f"{at}mlp.down_proj", active), spec.width)
-
-    def _head(self, e: Emitter, block: int, logits: Buffer) -> None:
-        """Logits, as many tiles at a time as the scratchpad has room for."""
-        config = self.config
-        stream = self.streams[head_weight(self.model)]
-        e.label("lm_head")
-        per_tile = config.rows // config.results_per_word
-        most = max(1, e.scratch.room() // per_tile)
-        result = e.scratch.take(min(most, stream.tiles) * per_tile)
-        for first in range(0, stream.tiles, most):
-            tiles = min(most, stream.tiles - first)
-            e.matmul(stream, block, result, first, tiles)
-            for column in range(e.columns):
-                place = logits.address + column * logits.stride
-                e.emit(
-                    Opcode.STORE,
-                    column=column,
-                    address=place + first * per_tile * config.bus_bytes,
-                    count=tiles * per_tile,
-                    src=result,
-                )
+        self._blocks(index)
+        self._new(index, e.context_block(context, heads))
 
 
 def pages(size: int) -> int:

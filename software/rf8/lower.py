@@ -29,6 +29,7 @@ from golden.isa import (
 )
 from golden.layers import QUERY_FRAC, SCALE_BITS, Block
 from rf8.errors import DataError
+from rf8.program import Buffer
 
 ACTIVATIONS = {
     "gelu": Function.GELU,
@@ -288,37 +289,10 @@ class Emitter:
         return block
 
     def linear(self, stream: Stream, block: int) -> int:
-        """Results of a matrix whose outputs fit the scratchpad; frees the block."""
+        """Results of a matrix whose outputs fit the scratchpad."""
         result = self.scratch.take(self.words(stream.elements))
         self.matmul(stream, block, result)
-        self.scratch.free(block)
         return result
-
-    def add(self, x: int, y: int, width: int) -> None:
-        """Residual sum in place of x; frees y."""
-        self.vector(Function.ADD, width, x, x, other=y)
-        self.scratch.free(y)
-
-    def gated(self, gate_up: int, width: int, up_at: int, kind: str) -> int:
-        """A block of ``activation(gate) * up``; ``up_at``: elements from gate to up."""
-        self.vector(ACTIVATIONS[kind], width, gate_up, gate_up)
-        self.vector(
-            Function.MULTIPLY,
-            width,
-            gate_up,
-            gate_up,
-            other=gate_up + self.words(up_at),
-            shift=-RESULT_FRAC,
-            after=After.QUANTIZE,
-            immediate=RESULT_FRAC,
-        )
-        return self.quantized(gate_up, width)
-
-    def activated(self, x: int, width: int, kind: str) -> int:
-        """A block of the activation function's values, computed in place."""
-        quantize: dict[str, int] = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
-        self.vector(ACTIVATIONS[kind], width, x, x, **quantize)
-        return self.quantized(x, width)
 
     # Attention.
 
@@ -480,13 +454,12 @@ class Emitter:
             )
 
     def attend(self, q: int, heads: Heads, cache: Cache) -> int:
-        """The context vectors of all heads, one after the other; frees ``q``.
+        """The context vectors of all heads, one after the other.
 
         Heads are taken in groups as large as the scratchpad has room for.
         """
         config, context = self.config, heads.context
         blocks = self.queries(q, heads)
-        self.scratch.free(q)
         each = block_words(2 * heads.padded, config)
         stride = self.words(heads.stride(config))
         result = self.scratch.take(heads.queries * stride)
@@ -502,6 +475,14 @@ class Emitter:
             self._attend(run, blocks, each, result, stride, heads, cache)
         self.scratch.free(blocks)
         return result
+
+    def context_block(self, context: int, heads: Heads) -> int:
+        """An activation block of what `attend` gave, which it frees."""
+        count = heads.queries * heads.stride(self.config)
+        self.vector(Function.SHIFT, count, context, after=After.QUANTIZE, immediate=RESULT_FRAC)
+        block = self.quantized(context, count)
+        self.scratch.free(context)
+        return block
 
     def _attend(
         self,
@@ -593,6 +574,26 @@ class Emitter:
             **_strides(channel_tiles * per_tile, 0, stride),
         )
         self.scratch.free(scores, biases, shares, raw)
+
+    def head(self, stream: Stream, block: int, logits: Buffer) -> None:
+        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for."""
+        config = self.config
+        per_tile = config.rows // config.results_per_word
+        most = max(1, self.scratch.room() // per_tile)
+        result = self.scratch.take(min(most, stream.tiles) * per_tile)
+        for first in range(0, stream.tiles, most):
+            tiles = min(most, stream.tiles - first)
+            self.matmul(stream, block, result, first, tiles)
+            for column in range(self.columns):
+                place = logits.address + column * logits.stride
+                self.emit(
+                    Opcode.STORE,
+                    column=column,
+                    address=place + first * per_tile * config.bus_bytes,
+                    count=tiles * per_tile,
+                    src=result,
+                )
+        self.scratch.free(result)
 
     def halt(self) -> None:
         """The program's end."""

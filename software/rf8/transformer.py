@@ -15,7 +15,8 @@ from golden.config import MAX_SIGNIFICAND, RESULT_FRAC, AccelConfig
 from golden.layers import KVCache
 from golden.rf8 import INTEGERS
 from rf8.architecture import GPT2Spec, LlamaSpec
-from rf8.compiler import check_operations, fixed_point, head_weight, norm_weight
+from rf8.compiler import fixed_point, norm_weight
+from rf8.graphs import graph_of
 from rf8.model import Model, RF8Tensor
 
 
@@ -66,7 +67,7 @@ class Transformer:
     """
 
     def __init__(self, model: Model, config: AccelConfig) -> None:
-        check_operations(model)
+        graph_of(model.spec, model.name)  # refuses what cannot be lowered
         self._model, self._config = model, config
         self._linear = Matrices(model, config.act_bits)
         self._gammas = {name: norm_weight(model, name) for name in model.spec.norms()}
@@ -110,7 +111,8 @@ class Transformer:
     def logits(self, hidden: Int64) -> Int64:
         """Logits [T, vocab] Q16 of what `hidden` gave."""
         last = "ln_f" if isinstance(self._model.spec, GPT2Spec) else "norm"
-        head = head_weight(self._model).removesuffix(".weight")
+        spec = self._model.spec
+        head = spec.embeddings()[0] if spec.tied else "lm_head"
         return self._linear(head, self._norm(last, hidden))
 
     def _gpt2_block(self, spec: GPT2Spec, at: str, x: Int64, cache: KVCache) -> Int64:

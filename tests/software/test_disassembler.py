@@ -36,7 +36,7 @@ def test_choice_of_part_and_columns(program):
     }
     assert any(line.text.startswith("MATMUL ") for line in lines)
     assert any("function=EXP2 after=RECIPROCAL" in line.text for line in lines)
-    with pytest.raises(UsageError, match="--part is 'k', must be the beginning of one of: embed"):
+    with pytest.raises(UsageError, match="--part is 'k', must be the beginning of one of: wte, "):
         next(listing(program, "k"))
     with pytest.raises(UsageError, match="--columns is 99, must be one of: 1, 2"):
         next(listing(program, columns=99))
@@ -63,7 +63,7 @@ def test_command(program, tmp_path, capsys):
     program.save(tmp_path / "m.rf8")
     app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1"], standalone_mode=False)
     text = capsys.readouterr().out
-    assert text.splitlines()[0] == "embedding (1 columns, with logits):"
+    assert text.splitlines()[0] == "wte (1 columns, with logits):"
     app(["disasm", str(tmp_path / "m.rf8"), "--columns", "1", "--json"], standalone_mode=False)
     records = json.loads(capsys.readouterr().out)
     assert [set(r) for r in records[:1]] == [{"columns", "head", "part", "address", "text"}]
