@@ -1,0 +1,65 @@
+"""The epsilon of a norm, in units of its mean square."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_FRAC
+from golden.vector import EPSILON_BITS
+
+SQUARE_BITS = 62
+LEFT_MOST = 40
+RIGHT_MOST = 1 << EPSILON_BITS.bit_length()
+"""Beyond, nothing is left of it."""
+
+
+class ScalarEpsilon(wiring.Component):
+    """``mantissa * 2**(2 * (RESULT_FRAC + amount) + 6 + exponent)``, rounded half to even.
+
+    Ports
+    -----
+    start, word, amount: mantissa and exponent, as in `golden.vector`, and the register
+    value: not longer than LEFT_MOST cycles later; ``carry`` more is the rounded one
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "start": In(1),
+                "word": In(signed(32)),
+                "amount": In(signed(7)),
+                "value": Out(SQUARE_BITS),
+                "carry": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        power, wanted = Signal(signed(7)), Signal(signed(10))
+        half, inexact = Signal(), Signal()
+        exponent = self.word[24:].as_signed()
+        low = self.value[:EPSILON_BITS]
+        m.d.comb += wanted.eq(2 * self.amount + exponent + (2 * RESULT_FRAC + 6))
+        with m.If(self.start):
+            m.d.sync += [
+                power.eq(
+                    Mux(
+                        wanted > LEFT_MOST,
+                        LEFT_MOST,
+                        Mux(wanted < -RIGHT_MOST, -RIGHT_MOST, wanted),
+                    )
+                ),
+                self.value.eq(self.word[:EPSILON_BITS]),
+                half.eq(0),
+                inexact.eq(0),
+            ]
+        with m.Elif(power[-1]):
+            m.d.sync += [
+                power.eq(power + 1),
+                Cat(half, low).eq(low),
+                inexact.eq(inexact | half),
+            ]
+        with m.Elif(power != 0):
+            m.d.sync += [power.eq(power - 1), self.value.eq(self.value << 1)]
+        m.d.comb += self.carry.eq(half & (inexact | self.value[0]))
+        return m

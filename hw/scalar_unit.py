@@ -1,0 +1,117 @@
+"""What VECTOR instructions compute at the end of a segment, one bit a cycle."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
+from golden.isa import After
+from golden.layers import CODE_FRAC, NORM_BITS
+from golden.rf8 import EXPONENTS
+from golden.vector import AMOUNT_MAX, SUM_BITS
+
+from .operands import OPERANDS
+from .requant import saturate
+from .scalar_divider import ScalarDivider
+from .vector_coder import VectorCoder
+from .vector_control import REGISTERS
+
+LONG = (After.MEAN, After.ROOT, After.RECIPROCAL)
+
+
+class ScalarUnit(wiring.Component):
+    """The registers of a segment, before and after an instruction's `golden.isa.After`.
+
+    Ports
+    -----
+    operands: of the instruction
+    load: ``before`` and ``count``, the elements, are those of the segment
+    start: ``sum``, ``peak`` and ``top`` are; the latter two stay so for two cycles more
+    registers: as they were, with ``done`` as they are then
+
+    Latency: 4 cycles from start to done; MEAN 60, RECIPROCAL up to 57, ROOT 170.
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "operands": In(OPERANDS),
+                "load": In(1),
+                "before": In(REGISTERS),
+                "count": In(16),
+                "start": In(1),
+                "sum": In(signed(SUM_BITS)),
+                "peak": In(RESULT_BITS),
+                "top": In(signed(RESULT_BITS)),
+                "registers": Out(REGISTERS),
+                "done": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, r = self.operands, self.registers
+        after = {kind: o.after == kind for kind in After}
+        m.submodules.divider = divider = ScalarDivider()
+        m.submodules.coder = coder = VectorCoder(16)
+        m.d.comb += [
+            coder.magnitude.eq(self.peak),
+            divider.operands.eq(o),
+            divider.amount.eq(r.amount),
+            divider.sum.eq(self.sum),
+            divider.start.eq(self.start & Cat(after[kind] for kind in LONG).any()),
+        ]
+        with m.If(self.load):
+            m.d.sync += [r.eq(self.before), divider.count.eq(self.count)]
+
+        # Of the short ones: a number, its bounds, and what follows from it.
+        mantissa = self.config.act_bits - 1
+        low = o.immediate[:8].as_signed()
+        value, base, offset = Signal(signed(8)), Signal(signed(34)), Signal(signed(8))
+        least, total = Signal(signed(8)), Signal(signed(34))
+        m.d.comb += [least.eq(-AMOUNT_MAX), base.eq(coder.length)]
+        with m.Switch(o.after):
+            with m.Case(After.ALIGN):
+                m.d.comb += [offset.eq(1 - NORM_BITS), least.eq(-8)]
+            with m.Case(After.QUANTIZE):
+                m.d.comb += [offset.eq(-mantissa), least.eq(0)]
+            with m.Case(After.LIFT):
+                m.d.comb += [base.eq(self.top), offset.eq(-mantissa)]
+            with m.Case(After.CODE):
+                m.d.comb += [base.eq(coder.length + coder.carry), offset.eq(-EXPONENTS)]
+            with m.Default():  # AMOUNT
+                m.d.comb += [base.eq(self.top), offset.eq(low)]
+        m.d.comb += total.eq(base + offset)
+        bounded = Mux(total < least, least, Mux(total > AMOUNT_MAX, AMOUNT_MAX, total[:8]))
+        nothing = after[After.CODE] & (coder.length == 0)
+        m.d.sync += value.eq(Mux(nothing, 0, bounded))
+        amount = Mux(after[After.AMOUNT], value, Mux(after[After.CODE], CODE_FRAC, 0) - value)
+        less = Mux(after[After.LIFT], r.size, Mux(after[After.CODE], RESULT_FRAC, low))
+        with_exponent = Cat(after[k] for k in (After.QUANTIZE, After.LIFT, After.CODE)).any()
+
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "LENGTH"
+                with m.If(divider.start):
+                    m.next = "DIVIDE"
+            with m.State("LENGTH"):
+                m.next = "VALUE"
+            with m.State("VALUE"):
+                m.next = "SET"
+            with m.State("SET"):
+                m.d.sync += r.amount.eq(amount)
+                with m.If(with_exponent):
+                    m.d.sync += r.exponent.eq(saturate(value - less, 8))
+                m.next = "DONE"
+            with m.State("DIVIDE"), m.If(divider.done):
+                m.d.sync += r.factor.eq(divider.factor)
+                with m.If(after[After.ROOT]):
+                    m.d.sync += r.amount.eq(divider.dropped - 17)
+                with m.If(after[After.RECIPROCAL]):
+                    m.d.sync += r.size.eq(divider.size)
+                m.next = "DONE"
+            with m.State("DONE"):
+                m.d.comb += self.done.eq(1)
+                m.next = "IDLE"
+        return m

@@ -1,0 +1,132 @@
+"""What a VECTOR instruction asks of its unit's parts, decoded once."""
+
+from amaranth.hdl import Cat, Module, Mux, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS, AccelConfig
+from golden.isa import READS_OTHER, After, Flag, Function, Output
+from golden.layers import EXP2, RESTS, SINE
+
+from .operands import OPERANDS
+from .rules import holds
+
+TABLES = {
+    Function.GELU: RESTS["gelu"],
+    Function.GELU_TANH: RESTS["gelu_tanh"],
+    Function.SILU: RESTS["silu"],
+    Function.EXP2: EXP2,
+    Function.SINE: SINE,
+}
+"""The functions that look up a table, in the order of `hw.vector_tables`."""
+
+LEFT_BITS = 34
+"""A value is shifted left by as many bits at most: beyond, what is not zero saturates anyway."""
+
+CONTROL = data.StructLayout(
+    {
+        **{function.name.lower(): 1 for function in Function},
+        "activation": 1,  # GELU, GELU_TANH or SILU
+        "table": 1,  # one of TABLES
+        "row": 2,  # which part of the tables: an activation's, or 3
+        "two": 1,  # two words are read for each
+        "wrap": 1,  # nothing saturates
+        "scaled": 1,  # shift and amount count
+        "right": 4,  # otherwise: bits to shift right
+        "bound": RESULT_BITS,  # bits of y that must equal its sign
+        "writes": 1,
+        "bytes": 1,  # elements of one byte
+        "halves": 1,  # elements of two bytes
+        "header": 1,
+        "finish": 1,  # something is to be done at the end of a segment
+        "length": 1,
+        "amount": 1,
+        "immediate": 1,
+    }
+)
+"""``<function>``: one bit each."""
+
+
+def token(config: AccelConfig) -> data.StructLayout:
+    """What goes with a word through the lanes.
+
+    ``step``: a product is made; ``second``: it is added to the one before; ``valid``: it gives
+    results; ``first``, ``last``: of its segment; ``mask``: the lanes that count.
+    """
+    return data.StructLayout(
+        {
+            "step": 1,
+            "second": 1,
+            "valid": 1,
+            "first": 1,
+            "last": 1,
+            "mask": config.results_per_word,
+        }
+    )
+
+
+REGISTERS = data.StructLayout(
+    {"factor": signed(32), "amount": signed(7), "exponent": signed(8), "size": 6}
+)
+"""Registers of a column and segment that VECTOR instructions set at their end; beside them, ``top``
+is set by all."""
+
+
+class VectorDecoder(wiring.Component):
+    """``control`` of ``operands``, a cycle later."""
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__({"operands": In(OPERANDS), "control": Out(CONTROL)})
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+
+        def among(functions):
+            return Cat(o.function == f for f in functions).any()
+
+        right = 0
+        for function, table in TABLES.items():
+            right = Mux(o.function == function, table.step_bits, right)
+        wrap = among([Function.SQUARE, Function.ANGLE])
+        acts = [Function.GELU, Function.GELU_TANH, Function.SILU]
+        bits = Mux(o.function == Function.ROTATE, RESULT_BITS, o.k)[:6]
+        mantissas = (o.output == Output.BLOCK) | (o.output == Output.MANTISSAS)
+        codes = o.output == Output.CODES
+        headed = Cat(o.output == n for n in (Output.BLOCK, Output.CODES, Output.ROW)).any()
+        wide = self.config.act_bits == 16
+        m.d.sync += [
+            *(c[f.name.lower()].eq(o.function == f) for f in Function),
+            c.activation.eq(among(acts)),
+            c.table.eq(among(TABLES)),
+            c.row.eq(
+                Mux(among(acts), Cat(o.function == acts[1], o.function == acts[2]), 3),
+            ),
+            c.two.eq(among(READS_OTHER)),
+            c.wrap.eq(wrap),
+            c.scaled.eq(
+                among(
+                    [
+                        Function.SHIFT,
+                        Function.SHIFT_EACH,
+                        Function.SCALE,
+                        Function.MULTIPLY,
+                        Function.ADD,
+                        Function.SUBTRACT,
+                        Function.ROTATE,
+                    ]
+                )
+            ),
+            c.right.eq(right),
+            c.bound.eq(Cat(~wrap & (bits <= bit + 1) for bit in range(RESULT_BITS))),
+            c.writes.eq(o.output != Output.NONE),
+            c.bytes.eq(codes | (mantissas & (not wide))),
+            c.halves.eq(mantissas & wide),
+            c.header.eq(headed),
+            c.finish.eq(headed | (o.after != After.NONE)),
+            c.length.eq(holds(o.flags, Flag.LENGTH)),
+            c.amount.eq(holds(o.flags, Flag.AMOUNT)),
+            c.immediate.eq(holds(o.flags, Flag.IMMEDIATE)),
+        ]
+        return m

@@ -1,0 +1,295 @@
+"""The reading end of the vector unit: which word comes when."""
+
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import AccelConfig
+from golden.isa import SEGMENTS
+
+from .operands import OPERANDS
+from .places import POSITION_BITS
+from .vector_control import CONTROL, token
+
+WORDS = 17
+"""Bits of a number of elements, with a sign."""
+
+
+class VectorWalk(wiring.Component):
+    """Goes through columns and, within each, segments.
+
+    Ports
+    -----
+    start, step: to the first; on
+    columns, segments: of the instruction
+    column, segment: where it is
+    turn: the segment is the column's last
+    end: ... and the column the instruction's
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "step": In(1),
+                "columns": In(8),
+                "segments": In(8),
+                "column": Out(range(max(2, config.cols))),
+                "segment": Out(range(SEGMENTS)),
+                "turn": Out(1),
+                "end": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [
+            self.turn.eq(self.segment + 1 == self.segments),
+            self.end.eq(self.turn & (self.column + 1 == self.columns)),
+        ]
+        with m.If(self.start):
+            m.d.sync += [self.column.eq(0), self.segment.eq(0)]
+        with m.Elif(self.step):
+            m.d.sync += self.segment.eq(self.segment + 1)
+            with m.If(self.turn):
+                m.d.sync += [self.segment.eq(0), self.column.eq(self.column + 1)]
+        return m
+
+
+class VectorReader(wiring.Component):
+    """Walks through columns, segments and words, and reads what each word needs.
+
+    A segment takes three cycles, and one for each word that is read. The last word of a segment
+    waits until the segment before has its registers: so only one is ever between the two ends.
+
+    Words of ROTATE come in pairs, as each needs the other: what is read is still there where the
+    result takes its place.
+
+    Ports
+    -----
+    start, operands, control, position: control follows two cycles after the start
+    pending: a segment before this one is not finished
+    load: column and segment are those whose registers are wanted, with the column's ``place``
+    take: two cycles later
+    leave: the last word of the segment is being read
+    read_enable, read_address: to the scratchpad; ``token`` with them, of a word's first operand
+        or, of ROTATE, of each first of two
+    bank: the column of the word read a cycle before
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "control": In(CONTROL),
+                "position": In(POSITION_BITS),
+                "pending": In(1),
+                "column": Out(range(max(2, config.cols))),
+                "segment": Out(range(SEGMENTS)),
+                "place": Out(POSITION_BITS + 1),
+                "load": Out(1),
+                "take": Out(1),
+                "leave": Out(1),
+                "read_enable": Out(1),
+                "read_address": Out(range(config.scratch_words)),
+                "token": Out(token(config)),
+                "bank": Out(range(max(2, config.cols))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+        lanes = exact_log2(self.config.results_per_word)
+        m.submodules.walk = walk = VectorWalk(self.config)
+        m.submodules.turn = turn = VectorTurn(self.config)
+        phase, issue, last, end = Signal(2), Signal(), Signal(), Signal()
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.step.eq(end),
+            walk.columns.eq(o.column),
+            walk.segments.eq(o.segments),
+            self.column.eq(walk.column),
+            self.segment.eq(walk.segment),
+            turn.operands.eq(o),
+            turn.rotate.eq(c.rotate),
+        ]
+
+        # How many words there are, and how many elements count.
+        length, words = Signal(16), Signal(16)
+        left_words, left = Signal(16), Signal(WORDS)
+        m.d.comb += length.eq(Mux(c.length, self.position + o.column, o.count))
+        m.d.sync += [
+            words.eq((length + (1 << lanes) - 1) >> lanes),
+            self.place.eq(self.position + walk.column),
+        ]
+
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "BEGIN"
+            with m.State("BEGIN"):  # control is there in the next cycle
+                m.d.comb += turn.prepare.eq(1)
+                m.next = "PREPARE"
+            with m.State("PREPARE"), m.If(turn.ready):
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += [self.load.eq(1), turn.start.eq(1)]
+                m.next = "WAIT"
+            with m.State("WAIT"):
+                m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.comb += self.take.eq(1)
+                m.d.sync += [
+                    left_words.eq(words),
+                    left.eq(Mux(c.length, self.place + 1, o.count)),
+                    phase.eq(0),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += issue.eq(~(self.pending & last & (phase == 0)))
+                with m.If(end):
+                    m.next = "LOAD"
+                    with m.If(walk.end):
+                        m.next = "IDLE"
+
+        final_phase = phase == Mux(c.rotate, 3, c.two)
+        m.d.comb += [
+            last.eq(left_words == 1),
+            turn.step.eq(issue & final_phase),
+            end.eq(turn.step & last),
+            self.leave.eq(end),
+        ]
+        with m.If(issue):
+            m.d.sync += phase.eq(phase + 1)
+        with m.If(turn.step):
+            m.d.sync += [
+                phase.eq(0),
+                left_words.eq(left_words - 1),
+                left.eq(Mux(left[-1], left, left - (1 << lanes))),
+            ]
+        self._addresses(m, walk, turn, phase, end)
+        bank = Signal.like(self.bank)
+        m.d.sync += [
+            self.read_enable.eq(issue),
+            bank.eq(walk.column),
+            self.bank.eq(bank),
+            self.token.step.eq(issue & ~phase[0]),
+            self.token.second.eq(phase[1]),
+            self.token.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),
+            self.token.last.eq(last),
+        ]
+        for lane in range(1 << lanes):
+            m.d.sync += self.token.mask[lane].eq(~left[-1] & (left > lane))
+        return m
+
+    def _addresses(self, m, walk, turn, phase, end):
+        o, c = self.operands, self.control
+        src, other, sine = (Signal.like(self.read_address, name=n) for n in ("src", "other", "s"))
+        first = Signal()
+        with m.If(self.start):
+            m.d.sync += [src.eq(o.src), other.eq(o.other)]
+        with m.If(end):
+            m.d.sync += [src.eq(src + o.src_stride), other.eq(other + o.other_stride)]
+            with m.If(walk.turn):
+                m.d.sync += [src.eq(o.src), other.eq(o.other)]
+        m.d.sync += sine.eq(other + o.immediate)
+        with m.If(self.take):
+            m.d.sync += first.eq(1)
+        with m.Elif(turn.step):
+            m.d.sync += first.eq(0)
+        base, index = Signal.like(src), Signal.like(src)
+        m.d.comb += [base.eq(src), index.eq(turn.word)]
+        with m.If(phase[1]):
+            m.d.comb += index.eq(turn.partner)
+        with m.If(phase[0]):
+            m.d.comb += base.eq(Mux(phase[1], sine, other))
+            with m.If(c.rotate):
+                m.d.comb += index.eq(turn.repeated)
+        m.d.sync += [self.read_address.eq(base + index), self.token.first.eq(first)]
+
+
+class VectorTurn(wiring.Component):
+    """Counts through the words of a segment; those of ROTATE in pairs.
+
+    Elements ``k`` apart belong together. Where they lie in different words, these are a power of
+    two of words apart, ``far``, and follow each other; then `step` goes to the next pair.
+
+    Ports
+    -----
+    operands, rotate: of the instruction
+    prepare: begin to find out what follows from them; ``ready`` afterwards
+    start: to the first word
+    step: to the next
+    word, partner: the indices of a word and the one that it is turned with
+    repeated: ``word`` modulo ``immediate``
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        index = range(config.scratch_words)
+        super().__init__(
+            {
+                "operands": In(OPERANDS),
+                "rotate": In(1),
+                "prepare": In(1),
+                "ready": Out(1),
+                "start": In(1),
+                "step": In(1),
+                "word": Out(index),
+                "partner": Out(index),
+                "repeated": Out(index),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        width = len(self.word)
+        lanes = exact_log2(self.config.results_per_word)
+        far, period = Signal(width), Signal(width)
+        m.d.sync += [
+            far.eq(Mux(self.rotate, self.operands.k >> lanes, 0)),
+            period.eq(self.operands.immediate),
+        ]
+
+        # ``far`` modulo the period, by subtraction: a few times at most in any use.
+        jump = Signal(width)
+        over = Signal(width + 1)
+        m.d.comb += over.eq(jump - period)
+        m.d.comb += self.ready.eq(~self.rotate | over[-1])
+        with m.If(self.prepare):
+            m.d.sync += jump.eq(self.operands.k >> lanes)
+        with m.Elif(~over[-1]):
+            m.d.sync += jump.eq(over)
+
+        # The second of a pair, or the one after it: whether that is past all pairs that ``far``
+        # lies between, the carry tells.
+        second = (self.word & far).any()
+        after = Signal(width)
+        m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
+        crosses = (far == 0) | ~(after & far).any()
+        first = Signal(width)  # of the pair: its index modulo the period
+        base, ahead = Signal(width), Signal(width)
+        to_second = (far != 0) & ~second
+        m.d.comb += [
+            base.eq(Mux(to_second | crosses, self.repeated, first)),
+            ahead.eq(Mux(to_second, jump, 1)),
+        ]
+        total, cut, new = Signal(width + 1), Signal(width + 2), Signal(width)
+        m.d.comb += [
+            total.eq(base + ahead),
+            cut.eq(total - period),
+            new.eq(Mux(cut[-1], total, cut)),
+        ]
+        with m.If(self.start):
+            m.d.sync += [self.word.eq(0), self.repeated.eq(0), first.eq(0)]
+        with m.Elif(self.step):
+            m.d.sync += self.repeated.eq(new)
+            with m.If(to_second):
+                m.d.sync += self.word.eq(self.word | far)
+            with m.Else():
+                m.d.sync += [self.word.eq(after & ~far), first.eq(new)]
+        return m

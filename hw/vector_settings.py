@@ -1,0 +1,68 @@
+"""What the lanes of the vector unit need to know of a segment."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS
+
+from .operands import OPERANDS
+from .places import POSITION_BITS
+from .vector_argument import SINE_FIRST
+from .vector_control import CONTROL, LEFT_BITS, REGISTERS
+from .vector_lane import SETTINGS
+
+
+class VectorSettings(wiring.Component):
+    """Takes a segment's registers, and hands over to the lanes when its first word comes by.
+
+    Ports
+    -----
+    operands, control: of the instruction
+    take: ``registers``, ``top`` and ``place``, the position of the column, are those of the next
+        segment
+    taken: the registers that were taken last
+    hand: in the next cycle the lanes need those, as ``settings``
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "operands": In(OPERANDS),
+                "control": In(CONTROL),
+                "registers": In(REGISTERS),
+                "top": In(signed(RESULT_BITS)),
+                "place": In(POSITION_BITS + 1),
+                "take": In(1),
+                "hand": In(1),
+                "taken": Out(REGISTERS),
+                "settings": Out(SETTINGS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c, s = self.operands, self.control, self.settings
+        top, place = Signal.like(self.top), Signal.like(self.place)
+        with m.If(self.take):
+            m.d.sync += [
+                self.taken.eq(self.registers),
+                top.eq(self.top),
+                place.eq(self.place),
+            ]
+        factor = Signal(signed(RESULT_BITS))
+        m.d.comb += factor.eq(Mux(c.immediate, o.immediate, self.taken.factor))
+        power = Signal(signed(10))
+        with m.If(c.scaled):
+            m.d.comb += power.eq(o.shift + Mux(c.amount, self.taken.amount, 0))
+        with m.Else():
+            m.d.comb += power.eq(-c.right)
+        nothing = c.code | c.lengths | c.relu  # all is in what is added
+        with m.If(self.hand):
+            m.d.sync += [
+                s.base.eq(Mux(c.exp2, top, Mux(c.sine, 1 << (SINE_FIRST - 1), 0))),
+                s.distance.eq(LEFT_BITS - power),
+                s.factor.eq(factor),
+                s.constant.eq(Mux(c.scale, factor, Mux(c.angle, place, ~nothing))),
+            ]
+        return m

@@ -1,0 +1,189 @@
+"""The vector unit: runs VECTOR instructions on the scratchpad."""
+
+from itertools import pairwise
+
+from amaranth.hdl import Array, Cat, EnableInserter, Module, Mux, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import RESULT_BITS, AccelConfig
+from golden.isa import SEGMENTS
+
+from .operands import OPERANDS
+from .places import POSITION_BITS
+from .vector_control import CONTROL, REGISTERS, VectorDecoder, token
+from .vector_finish import VectorFinish
+from .vector_lane import VectorLane
+from .vector_reader import VectorReader
+from .vector_reduce import VectorReduce
+from .vector_settings import VectorSettings
+from .vector_tables import VectorTables
+from .vector_writer import VectorWriter
+
+ELEMENTS_AT = 3
+"""Cycles from a word's address to the cycle in which lanes have its elements."""
+
+
+class VectorUnit(wiring.Component):
+    """`golden.vector.execute`.
+
+    Words go through a pipeline: address, word, two registers, lanes, then writer and sums. Columns
+    and segments follow each other in it. At the end of a segment the scalar unit may have work to
+    do; that overlaps with the next segment up to its last word.
+
+    Ports
+    -----
+    start: operands are those of a legal instruction, and stay until done
+    position: of column 0, constant until done
+    done: the last word and the last register have been written
+    read_enable, read_address, read_data: of all banks of the scratchpad, latency 1
+    write_enable, write_address, write_data: a word for each bank whose bit is set
+
+    A segment takes 3 cycles, and one for each word that is read: one, two or, in ROTATE, four for a
+    word of results. From its last word to the end of its sums are `drain` cycles, then come the
+    cycles of `ScalarUnit` and one for a header.
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        self.drain = ELEMENTS_AT + VectorLane.latency + 3 + exact_log2(config.results_per_word)
+        width = 8 * config.bus_bytes
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "position": In(POSITION_BITS),
+                "done": Out(1),
+                "read_enable": Out(1),
+                "read_address": Out(range(config.scratch_words)),
+                "read_data": In(width).array(config.cols),
+                "write_enable": Out(config.cols),
+                "write_address": Out(range(config.scratch_words)),
+                "write_data": Out(width),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        parts = {
+            "decoder": VectorDecoder(config),
+            "reader": VectorReader(config),
+            "settings": VectorSettings(),
+            "reduce": VectorReduce(config),
+            "writer": VectorWriter(config),
+            "finish": VectorFinish(config),
+        }
+        for name, part in parts.items():
+            m.submodules[name] = part
+        decoder, reader, settings = (parts[n] for n in ("decoder", "reader", "settings"))
+        reduce, writer, finish = (parts[n] for n in ("reduce", "writer", "finish"))
+        for part in (decoder, reader, settings, writer, finish):
+            m.d.comb += part.operands.eq(self.operands)
+        for part in (reader, settings, writer, finish):
+            m.d.comb += part.control.eq(decoder.control)
+        for part in (reader, writer, finish):
+            m.d.comb += part.start.eq(self.start)
+
+        tokens = self._tokens(m, reader.token)
+        lanes = self._lanes(m, tokens, reader.bank, decoder.control, settings.settings)
+        for n, lane in enumerate(lanes):
+            m.d.comb += [
+                writer.y[n].eq(lane.y),
+                reduce.y[n].eq(lane.y),
+                reduce.high[n].eq(lane.high),
+            ]
+        self._registers(m, reader, settings, finish)
+        m.d.comb += [
+            reader.position.eq(self.position),
+            reader.pending.eq(finish.pending),
+            self.read_enable.eq(reader.read_enable),
+            self.read_address.eq(reader.read_address),
+            settings.place.eq(reader.place),
+            settings.take.eq(reader.take),
+            settings.hand.eq(tokens[ELEMENTS_AT - 1].step & tokens[ELEMENTS_AT - 1].first),
+            writer.token.eq(tokens[-1]),
+            reduce.token.eq(tokens[-1]),
+            reduce.wide.eq(decoder.control.square),
+            finish.leave.eq(reader.leave),
+            finish.before.eq(settings.taken),
+            finish.count.eq(Mux(decoder.control.length, reader.place + 1, self.operands.count)),
+            *(getattr(finish, n).eq(getattr(reduce, n)) for n in ("end", "sum", "peak", "top")),
+            writer.header.eq(finish.header),
+            writer.exponent.eq(finish.exponent),
+            finish.taken.eq(writer.taken),
+            self.write_enable.eq(writer.write_enable),
+            self.write_address.eq(writer.write_address),
+            self.write_data.eq(writer.write_data),
+            self.done.eq(finish.done),
+        ]
+        return m
+
+    def _tokens(self, m, first):
+        """The token of each cycle from a word's address to its results."""
+        tokens = [first]
+        for number in range(1, ELEMENTS_AT + VectorLane.latency + 1):
+            tokens.append(Signal(token(self.config), name=f"token{number}"))
+        for before, after in pairwise(tokens):
+            m.d.sync += after.eq(before)
+        return tokens
+
+    def _lanes(self, m, tokens, bank, control, settings):
+        """Lanes, and the registers in which the words of a and b meet."""
+        config = self.config
+        count = config.results_per_word
+        width = 8 * config.bus_bytes
+        later, word = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        m.d.sync += [later.eq(Array(self.read_data)[bank]), word.eq(later)]
+        elements = [word.word_select(n, RESULT_BITS) for n in range(count)]
+        product = ELEMENTS_AT + VectorLane.product_at
+        here = tokens[ELEMENTS_AT]
+        lanes = []
+        for n in range(count):
+            m.submodules[f"lane{n}"] = lane = VectorLane(config)
+            lanes.append(lane)
+            a = Signal(signed(RESULT_BITS), name=f"a{n}")
+            m.d.comb += a.eq(elements[n])
+            # Elements that ROTATE turns with one of the same word.
+            for bit in range(exact_log2(count)):
+                with m.If(control.rotate & here.second & self.operands.k[bit]):
+                    m.d.comb += a.eq(elements[n ^ 1 << bit])
+            m.d.comb += [
+                lane.a.eq(a),
+                lane.b.eq(later.word_select(n, RESULT_BITS)),
+                lane.control.eq(control),
+                lane.settings.eq(settings),
+                lane.step.eq(tokens[product].step),
+                lane.second.eq(tokens[product].second),
+                lane.keep.eq(tokens[-2].mask[n]),
+            ]
+        for n in range(0, count, 2):
+            pair = lanes[n : n + 2]
+            m.submodules[f"tables{n // 2}"] = tables = VectorTables(len(pair))
+            for port, lane in enumerate(pair):
+                m.d.comb += [
+                    tables.address[port].eq(lane.address),
+                    lane.entry.eq(tables.entry[port]),
+                    lane.extra.eq(tables.extra[port]),
+                ]
+        return lanes
+
+    def _registers(self, m, reader, settings, finish):
+        """What instructions leave for later ones, for each column and segment."""
+        depth = self.config.cols * SEGMENTS
+        m.submodules.registers = kept = memory.Memory(shape=REGISTERS, depth=depth, init=[])
+        m.submodules.tops = tops = memory.Memory(shape=signed(RESULT_BITS), depth=depth, init=[])
+        for store, value, enable, target in (
+            (kept, finish.registers, finish.set, settings.registers),
+            (tops, finish.top, finish.end, settings.top),
+        ):
+            read, write = store.read_port(), store.write_port()
+            m.d.comb += [
+                read.addr.eq(Cat(reader.segment, reader.column)),
+                read.en.eq(reader.load),
+                target.eq(read.data),
+                write.addr.eq(Cat(finish.segment, finish.column)),
+                write.data.eq(value),
+                write.en.eq(enable),
+            ]

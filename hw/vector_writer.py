@@ -1,0 +1,123 @@
+"""The writing end of the vector unit: results become words of the scratchpad."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS, AccelConfig
+
+from .operands import OPERANDS
+from .vector_control import CONTROL, token
+from .vector_reader import VectorWalk
+
+
+class VectorWriter(wiring.Component):
+    """Collects mantissas or codes to words; writes a word a cycle, or the header of a segment.
+
+    Ports
+    -----
+    start, operands, control: of the instruction
+    token, y: results
+    header, exponent: write the word with the exponent of the segment whose last results came last;
+        ``taken``: it is being written. It waits for a cycle without another word.
+    write_enable, write_address, write_data: to the scratchpad
+
+    Latency: 2 cycles from results to their write.
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        lanes = config.results_per_word
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "control": In(CONTROL),
+                "token": In(token(config)),
+                "y": In(signed(RESULT_BITS)).array(lanes),
+                "header": In(1),
+                "exponent": In(signed(8)),
+                "taken": Out(1),
+                "write_enable": Out(config.cols),
+                "write_address": Out(range(config.scratch_words)),
+                "write_data": Out(8 * config.bus_bytes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+        m.submodules.walk = walk = VectorWalk(self.config)
+        ends = self.token.valid & self.token.last
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.step.eq(ends),
+            walk.columns.eq(o.column),
+            walk.segments.eq(o.segments),
+        ]
+
+        # A word is written when its last part is there; parts that never come are zero.
+        place, final = Signal(2), Signal()
+        m.d.comb += final.eq(place == Mux(c.bytes, 3, c.halves))
+        with m.If(self.token.valid):
+            m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
+        word = self._collect(m, place)
+
+        # The address of the next word; that of the header, and whose it is, until it is written.
+        start, head, address = (
+            Signal.like(self.write_address, name=n) for n in ("start_at", "head_at", "address")
+        )
+        bank, head_bank = Signal(self.config.cols), Signal(self.config.cols)
+        put = Signal()
+        m.d.sync += [
+            put.eq(self.token.valid & c.writes & (final | self.token.last)),
+            bank.eq(1 << walk.column),
+        ]
+        fresh = Signal(init=1)  # no word of the segment has been written
+        with m.If(self.token.valid):
+            m.d.sync += fresh.eq(self.token.last)
+            with m.If(fresh):
+                m.d.sync += address.eq(start + c.header)
+            with m.Elif(place == 0):
+                m.d.sync += address.eq(address + 1)
+        with m.If(self.start):
+            m.d.sync += start.eq(o.dst)
+        with m.Elif(ends):
+            m.d.sync += [
+                start.eq(Mux(walk.turn, o.dst, start + o.dst_stride)),
+                head.eq(start),
+                head_bank.eq(1 << walk.column),
+            ]
+
+        extended = Cat(self.exponent, self.exponent[-1].replicate(RESULT_BITS - 8))
+        m.d.comb += [
+            self.taken.eq(self.header & ~put),
+            self.write_enable.eq(Mux(put, bank, head_bank & self.header.replicate(len(bank)))),
+            self.write_address.eq(Mux(put, address, head)),
+            self.write_data.eq(Mux(put, word, extended)),
+        ]
+        return m
+
+    def _collect(self, m, place):
+        """The word, a cycle after its last part."""
+        c, y = self.control, self.y
+        size = len(self.write_data)
+        halves = Cat(each[:16] for each in y)
+        quarters = Cat(each[:8] for each in y)
+        word = Signal(size, reset_less=True)
+        for quarter in range(4):
+            at = slice(quarter * size // 4, (quarter + 1) * size // 4)
+            # A part goes to its place, and clears those behind it when it is the first.
+            part = Mux(
+                c.bytes, quarters, Mux(c.halves, halves.word_select(quarter % 2, size // 4), 0)
+            )
+            here = Mux(c.bytes, place == quarter, place[0] == quarter // 2)
+            whole = ~(c.bytes | c.halves)
+            with m.If(self.token.valid):
+                with m.If(whole):
+                    m.d.sync += word[at].eq(Cat(y)[at])
+                with m.Elif(here):
+                    m.d.sync += word[at].eq(part)
+                with m.Elif(place == 0):
+                    m.d.sync += word[at].eq(0)
+        return word
