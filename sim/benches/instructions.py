@@ -1,5 +1,6 @@
 """Random instructions, and what becomes of them at a position, in plain integers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -50,6 +51,16 @@ def fate(data: bytes, position: int, tokens: list[int], config: AccelConfig) -> 
         i = replace(i, address=address % (1 << 32))
     beats = isa.stream_beats(i, config) if i.opcode is Opcode.MATMUL else 0
     return Fate(instruction=i, lane=lane, beats=beats)
+
+
+def last_address(i: Instruction, position: int, tokens: list[int], config: AccelConfig) -> int:
+    """Of all that a legal MATMUL, LOAD or STORE may read or write, whatever its length."""
+    beats = isa.stream_beats(i, config) if i.opcode is Opcode.MATMUL else i.count
+    index = 0
+    if i.opcode in (Opcode.LOAD, Opcode.STORE) and i.flags & (Flag.INDEX | Flag.TOKEN):
+        index = tokens[i.column] if i.flags & Flag.TOKEN else position + i.column
+    steps = (index >> max(0, i.shift)) * i.k if index else 0
+    return i.address + (steps + beats) * config.bus_bytes - 1
 
 
 def random_place(rng: np.random.Generator, words: int, config: AccelConfig) -> int:
@@ -180,3 +191,87 @@ def changed(rng: np.random.Generator, i: Instruction, config: AccelConfig) -> by
     mask = (1 << width) - 1
     word = int.from_bytes(i.encode(), "little") & ~(mask << first) | (value & mask) << first
     return word.to_bytes(32, "little")
+
+
+def illegal_instructions(config: AccelConfig) -> Iterator[bytes]:
+    """Every rule that `golden.isa` has, broken by one instruction each."""
+    depth, bus, words = config.scratch_words, config.bus_bytes, config.results_per_word
+    matmul = Instruction(opcode=Opcode.MATMUL, column=1, address=0x6000, count=1, k=4, dst=8)
+    load = Instruction(opcode=Opcode.LOAD, address=0x2000, count=2)
+    store = Instruction(opcode=Opcode.STORE, address=0x2000, count=2)
+    by_byte = isa.exact_log2(bus)
+    lane = replace(load, flags=Flag.INDEX, shift=by_byte, k=1, immediate=1000)
+    put = replace(store, flags=Flag.INDEX, shift=by_byte, k=1, immediate=1000)
+    vector = Instruction(
+        opcode=Opcode.VECTOR, column=1, segments=3, count=2 * words, k=16, src_stride=2,
+        dst_stride=2, dst=8, function=Function.ADD, other=20,
+    )  # fmt: skip
+    rotate = replace(vector, function=Function.ROTATE, count=16, k=4, immediate=3, src=depth // 2)
+    quiet = replace(vector, output=Output.NONE)
+    tile_words = config.rows // words
+    for good in (matmul, load, store, lane, put, vector, rotate, quiet):
+        isa.check(good, config)
+        for name in isa.FIELDS:
+            if name not in (*isa.USES[good.opcode], "opcode"):
+                yield replace(good, **{name: 1}).encode()
+        for bit in range(8):
+            if not isa.FLAGS[good.opcode] & 1 << bit:
+                yield replace(good, flags=good.flags | 1 << bit).encode()
+        yield replace(good, count=0).encode()
+        columns = good.opcode in (Opcode.MATMUL, Opcode.VECTOR)
+        for column in (config.cols + columns, 255, *([0] if columns else [])):
+            yield replace(good, column=column).encode()
+        if good.opcode is not Opcode.VECTOR:
+            for address in (1, bus // 2, bus - 1):
+                yield replace(good, address=good.address + address).encode()
+            if config.addr_bits < 32:
+                yield replace(good, address=1 << config.addr_bits).encode()
+    for broken in (
+        *(replace(matmul, k=k) for k in (0, config.max_k + 1, 0xFFFF)),
+        *(replace(matmul, src=src) for src in (depth - 1, 0xFFFF)),
+        *(replace(matmul, dst=dst) for dst in (depth - tile_words + 1, 0xFFFF)),
+        *(
+            replace(matmul, dst=0, src=depth // 2, count=n)
+            for n in (depth // tile_words + 1, 65535)
+        ),
+        replace(matmul, dst=isa.block_words(4, config) - 1),
+        replace(matmul, dst=0, src=tile_words - 1),
+        *(replace(good, dst=depth - 1) for good in (load, lane)),
+        *(replace(good, src=depth - 1) for good in (store, put)),
+        replace(load, dst=0xFFFF, count=0xFFFF),
+        replace(lane, dst=depth - 2, count=2 + words),
+        *(replace(good, shift=shift) for good in (load, store) for shift in (-1, 1, by_byte)),
+        *(replace(good, k=1) for good in (load, store)),
+        *(replace(good, immediate=n) for good in (load, store) for n in (1, -1)),
+        *(replace(good, immediate=n) for good in (lane, put) for n in (0, -1, -(1 << 31))),
+        *(replace(lane, shift=n) for n in {0, by_byte - 2, by_byte - 1, by_byte + 1} - {by_byte}),
+        *(replace(put, shift=n) for n in (by_byte - 1, by_byte + 1, -1)),
+        replace(lane, flags=Flag.INDEX | Flag.TOKEN),
+        *(replace(lane, flags=kind | Flag.LENGTH) for kind in (Flag.INDEX, Flag.TOKEN)),
+        *(replace(vector, function=n) for n in (len(Function), 255)),
+        *(replace(vector, after=n) for n in (len(After), 255)),
+        *(replace(vector, output=n) for n in (len(Output), 255)),
+        *(replace(vector, segments=n) for n in (0, isa.SEGMENTS + 1, 255)),
+        *(replace(vector, k=n) for n in (0, 1, 33, 0xFFFF)),
+        *(replace(rotate, k=n) for n in (0, 3, 6, 16, 0x8000)),
+        *(replace(rotate, count=n) for n in (4, 12, 20)),
+        *(replace(rotate, immediate=n) for n in (0, -1, depth + 1, 1 << 16, depth // 2)),
+        *(replace(vector, src_stride=n) for n in ((depth - 2) // 2 + 1, 0xFFFF)),
+        *(replace(vector, src=n) for n in (depth - 5, 0xFFFF)),
+        *(replace(vector, other=n) for n in (depth - 1, 0xFFFF)),
+        *(replace(vector, other_stride=n) for n in ((depth - 22) // 2 + 1, 0xFFFF)),
+        *(replace(vector, dst=n) for n in (depth - 5, 0xFFFF)),
+        *(replace(vector, dst_stride=n) for n in ((depth - 10) // 2 + 1, 0xFFFF)),
+        replace(vector, output=Output.ROW, dst=depth - 6),
+    ):
+        try:
+            isa.check(broken, config)
+        except isa.IllegalInstruction:
+            yield broken.encode()
+        else:
+            raise AssertionError(f"{broken} is legal")
+    for opcode in (0, max(Opcode) + 1, 0x81, 0xFF):
+        yield bytes([opcode]).ljust(32, b"\0")
+    for opcode in (Opcode.FENCE, Opcode.HALT):
+        for byte in range(1, 32):
+            yield (opcode | 1 << 8 * byte).to_bytes(32, "little")

@@ -22,6 +22,7 @@ from sim.benches.instructions import (
     Fate,
     changed,
     fate,
+    illegal_instructions,
     random_instruction,
     random_matmul,
     random_move,
@@ -255,6 +256,17 @@ async def nearly_legal(run: Run) -> None:
                 break
         fates = await bench.check_program([*program, HALT.encode()])
         bad, good = bad + fates[-1].illegal, good + len(fates) - 1
+
+
+@bench_test(limit=100_000, part=list(CONFIGS))
+async def broken_rules(run: Run) -> None:
+    """Every rule, broken once or more."""
+    bench = Bench(run)
+    await bench.start()
+    bench.latency = 0
+    for word in illegal_instructions(bench.config):
+        fates = await bench.check_program([word, HALT.encode()])
+        run.check([fate.illegal for fate in fates], [True], f"{word.hex()} in the golden model")
 
 
 @bench_test(limit=30_000, part=list(CONFIGS))
