@@ -37,6 +37,9 @@ ACCESS: dict[str, Literal["r", "w", "rw"]] = {
     "PROGRAM": "rw",
     "WATCHDOG": "rw",
     "INTERRUPT": "rw",
+    "POSITION": "rw",
+    "TOKEN_COLUMN": "rw",
+    "TOKEN": "rw",
 }
 
 FIELDS: dict[str, list[Field]] = {
@@ -61,6 +64,9 @@ FIELDS: dict[str, list[Field]] = {
     "PROGRAM": [Field("ADDRESS", 0, 32, "of the first instruction, a multiple of the slot")],
     "WATCHDOG": [Field("CYCLES", 0, 32, "without progress until the machine stops; 0 is never")],
     "INTERRUPT": [Field("ENABLE", 0, 1, "irq is high while DONE or ERROR is and BUSY is not")],
+    "POSITION": [Field("POSITION", 0, 24, "of the token in column 0; not while BUSY")],
+    "TOKEN_COLUMN": [Field("COLUMN", 0, 8, "column of TOKEN; goes on with each write to it")],
+    "TOKEN": [Field("TOKEN", 0, 24, "of the column that TOKEN_COLUMN names; not while BUSY")],
 }
 
 ERROR_MEANINGS: dict[ErrorCode, str] = {
@@ -71,6 +77,7 @@ ERROR_MEANINGS: dict[ErrorCode, str] = {
     ErrorCode.BUS_WRITE: "the memory answered a write with an error",
     ErrorCode.WATCHDOG: "nothing moved for as many cycles as the watchdog register allows",
     ErrorCode.ABORTED: "the host stopped the machine",
+    ErrorCode.POSITION: "position or token are beyond what the instruction has room for",
 }
 
 
