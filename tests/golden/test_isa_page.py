@@ -16,8 +16,17 @@ def test_everything_is_on_the_page():
     text = page()
     for name in [*isa.FIELDS, *isa.COUNTERS]:
         assert f"| `{name}` |" in text
-    for member in [*isa.Opcode, *isa.ErrorCode]:
-        assert f"| {member.value} | {member.name} |" in text
+    for kind in (isa.Opcode, isa.ErrorCode, isa.Function, isa.After, isa.Output):
+        for member in kind:
+            assert f"| {member.value} | {member.name} |" in text
+    for flag in isa.Flag:
+        assert f"{flag.value} {flag.name}: " in text
     for name, (offset, _) in isa.REGISTERS.items():
         assert f"| `0x{offset:02x}` | {name} |" in text
-    assert text.count("| NONE |  |") == 1 and "|  |  |" not in text.split("## Errors")[1]
+    # Only what has no effect has no meaning.
+    assert text.count("|  |\n") == text.count("| 0 | NONE |  |\n") + unsigned_fields()
+
+
+def unsigned_fields() -> int:
+    """Fields whose last column, which says that they are signed, is empty."""
+    return sum(not signed for _, _, signed in isa.FIELDS.values())
