@@ -28,7 +28,7 @@ class Row(wiring.Component):
     complete: in the cycle before, the tile's last term was at the stage of ``weight``; now there is
         none
     live_bin, live: bin of the tile that was complete last, and whether the tile has written it
-    invalid: the code is invalid
+    invalid: the code of the cycle before was invalid
     """
 
     latency = 1
@@ -61,7 +61,9 @@ class Row(wiring.Component):
         m = Module()
         bins = self.kind.config.bins
         m.submodules.decoder = decoder = self.kind.decoder()
-        m.d.comb += [decoder.code.eq(self.code), self.invalid.eq(self.valid & decoder.invalid)]
+        refused = Signal()
+        m.d.comb += [decoder.code.eq(self.code), self.invalid.eq(self.valid1 & refused)]
+        m.d.sync += refused.eq(decoder.invalid)
         if delay(self.kind.config):  # many of them, and far: `valid` need not enable them
             m.d.sync += self.weight.eq(decoder.control)
         else:
@@ -115,7 +117,7 @@ class Array(wiring.Component):
         it to fall: that is what the double buffer cannot hide.
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
         after ``busy`` has fallen
-    invalid: a code of the slice was invalid (a pulse in the cycle after `valid`)
+    invalid: a code of the slice was invalid (a pulse two cycles after `valid`)
     result_valid, result_row, result: the dot products of one row, for each column
 
     Latency: the results of row r come ``latency + r`` cycles after the last slice.

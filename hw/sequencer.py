@@ -151,7 +151,9 @@ class Sequencer(wiring.Component):
             with m.State("STOPPING"):
                 m.d.comb += self.stop.eq(1)
                 with m.If(self.bus_idle):
-                    m.d.comb += self.clear.eq(1)
-                    m.next = "IDLE"
+                    m.next = "CLEAR"
+            with m.State("CLEAR"):  # a cycle of its own: it goes everywhere
+                m.d.comb += [self.stop.eq(1), self.clear.eq(1)]
+                m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m

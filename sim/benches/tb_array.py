@@ -145,12 +145,12 @@ class Bench:
     async def watch(self) -> None:
         """Check the outputs of every cycle, as they are before its end."""
         run, dut = self.run, self.dut
-        invalid = False
+        invalid = deque([False, False])  # of the two cycles before
         while True:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
-            run.check(int(dut.invalid.value), invalid, f"invalid in cycle {cycle}")
-            invalid = self.invalid
+            run.check(int(dut.invalid.value), invalid.popleft(), f"invalid in cycle {cycle}")
+            invalid.append(self.invalid)
             first = self.expected[0] if self.expected else None
             idle = first is None or first.sent == cycle
             run.check(int(dut.idle.value), idle, f"idle in cycle {cycle}")

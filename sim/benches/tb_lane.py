@@ -221,5 +221,5 @@ async def nothing_is_invalid_without_valid(run: Run) -> None:
     await RisingEdge(dut.clk)
     run.check(int(dut.invalid.value), 0, "invalid")
     dut.valid.value = 1
-    await ClockCycles(dut.clk, 2)
+    await ClockCycles(dut.clk, 3)
     run.check(int(dut.invalid.value), (1 << len(CONFIGS)) - 1, "invalid")
