@@ -1,6 +1,6 @@
 """The accelerator: wiring only."""
 
-from amaranth.hdl import Cat, Module, ResetInserter
+from amaranth.hdl import Cat, Module, ResetInserter, ResetSignal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -11,6 +11,7 @@ from .array import Array
 from .axi import AXI4_LITE, READ_CLIENTS, ReadMaster, axi4_read, axi4_write
 from .control import Control
 from .fetch import InstructionFetch
+from .gate import gated
 from .load import Loader
 from .matmul import MatmulControl
 from .operands import Entry
@@ -57,8 +58,13 @@ class Accelerator(wiring.Component):
             "writeback": Writeback(config),
             "vector": VectorUnit(config),
         }
+        clear = self.sequencer.clear
+        vector = self.sequencer.start_vector | self.sequencer.running_vector
         for name, unit in self.units.items():
-            m.submodules[name] = ResetInserter(self.sequencer.clear)(unit)
+            part = ResetInserter(clear)(unit)
+            if name == "vector":
+                part = gated(m, name, part, vector | clear | ResetSignal(), platform)
+            m.submodules[name] = part
         self._bus(m)
         self._instructions(m)
         self._operands(m)

@@ -8,7 +8,8 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 
-from .adders import VERILOG, VERILOG_PLATFORM
+from . import adders, gate
+from .adders import VERILOG_PLATFORM
 
 # Enables and resets become `if` in clocked blocks: smaller text, and simulators skip idle logic.
 SCRIPT = """
@@ -42,7 +43,8 @@ def convert(component, *, name: str) -> str:
     # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
     # Verilog takes a call of a function \$procmux$1 for one of a system function.
     verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
-    return HEADER + verilog + (VERILOG if "rf8_add" in verilog else "")
+    verilog += adders.VERILOG if "rf8_add" in verilog else ""
+    return HEADER + verilog + (gate.VERILOG if "rf8_gate" in verilog else "")
 
 
 def ports(component) -> list[tuple[str, str, int]]:
