@@ -244,7 +244,13 @@ class Checker(wiring.Component):
                     with m.If(self.done):
                         m.next = "IDLE"
 
-        # Whether all places exist, and a MATMUL's do not overlap.
+        fits = self._fits(m, total, bound, added, step, is_matmul)
+        m.d.comb += self.legal.eq(fits & ~rules.refused)
+        return m
+
+    def _fits(self, m, total, bound, added, step, is_matmul) -> Signal:
+        """Whether all places so far exist, and a MATMUL's do not overlap."""
+        config, o = self.config, self.operands
         fits, ahead, source_end = Signal(), Signal(), Signal(16)
         outside = bound & (total >> exact_log2(config.scratch_words)).any()
         overlap = is_matmul & (step == Step.TARGET) & ~ahead & (total[:16] >= o.src)
@@ -255,5 +261,4 @@ class Checker(wiring.Component):
             m.d.sync += fits.eq(fits & ~outside & ~overlap)
             with m.If(step == Step.SOURCE):
                 m.d.sync += source_end.eq(total)
-        m.d.comb += self.legal.eq(fits & ~rules.refused)
-        return m
+        return fits

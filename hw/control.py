@@ -51,7 +51,7 @@ class Control(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        axi, config = self.axi, self.config
+        config = self.config
         failed = self.error != ErrorCode.NONE
         enabled = Signal()
         m.d.comb += self.interrupt.eq(enabled & ~self.busy & (self.finished | failed))
@@ -86,7 +86,13 @@ class Control(wiring.Component):
             "TOKEN": Mux(token_column < config.cols, Array(self.tokens)[token_column], 0),
         }
 
-        # Reads: one at a time.
+        self._read(m, readable, counters)
+        self._write(m, enabled, token_column)
+        return m
+
+    def _read(self, m, readable, counters) -> None:
+        """One at a time."""
+        axi = self.axi
         m.d.comb += axi.arready.eq(~axi.rvalid)
         with m.If(axi.rready):
             m.d.sync += axi.rvalid.eq(0)
@@ -102,7 +108,9 @@ class Control(wiring.Component):
                     with m.Case((counter_offset(name) >> 2) + 1):
                         m.d.sync += axi.rdata.eq(counter[32:])
 
-        # Writes: one at a time, once address and data are there.
+    def _write(self, m, enabled, token_column) -> None:
+        """One at a time, once address and data are there."""
+        axi, config = self.axi, self.config
         write = Signal()
         m.d.comb += [
             write.eq(axi.awvalid & axi.wvalid & ~axi.bvalid),
@@ -134,4 +142,3 @@ class Control(wiring.Component):
                     for column in range(config.cols):
                         with m.If(token_column == column):
                             m.d.sync += self.tokens[column].eq(axi.wdata)
-        return m

@@ -203,9 +203,12 @@ class Author:
         yield replace(store, opcode=Opcode.LOAD, column=column, src=0, dst=word)
 
     def known(self) -> Iterator[Instruction]:
-        """Loads all of the scratchpad, and sets all registers of the vector unit, which an error
-        leaves as they may be."""
+        """Loads all of the scratchpad, and sets the registers of the vector unit."""
         yield from self.all_columns(Opcode.LOAD)
+        yield from self.registers()
+
+    def registers(self) -> Iterator[Instruction]:
+        """Sets all registers of the vector unit, which an error leaves as they may be."""
         for after in (After.RECIPROCAL, After.LIFT):
             yield Instruction(
                 opcode=Opcode.VECTOR, function=Function.SHIFT, after=after, output=Output.NONE,
