@@ -72,22 +72,24 @@ class Prefetch(wiring.Component):
 
         # Bursts end on multiples of their longest, so that none crosses 4 KiB. There must be room
         # for the longest, so that no look at the length of the next is needed.
-        beat = Signal(config.addr_bits - size)
+        beat, beats = Signal(config.addr_bits - size), Signal(range(longest + 1))
         room = Signal(range(depth + 1), init=depth)
         asked, taken = Signal(), Signal()
         m.d.comb += [
             self.request.payload.address.eq(beat << size),
-            self.request.payload.beats.eq(longest - beat[:fine]),
+            self.request.payload.beats.eq(beats),
             self.request.valid.eq(self.enable & room[fine:].any()),
             asked.eq(self.request.valid & self.request.ready),
             taken.eq(self.o.valid & self.o.ready),
         ]
         with m.If(self.start):
-            m.d.sync += [beat.eq(self.program >> size), room.eq(depth)]
+            first = self.program >> size
+            m.d.sync += [beat.eq(first), beats.eq(longest - first[:fine]), room.eq(depth)]
         with m.Elif(asked):
             m.d.sync += [
                 beat.eq((beat[fine:] + 1) << fine),
-                room.eq(room - self.request.payload.beats + taken),
+                beats.eq(longest),
+                room.eq(room - beats + taken),
             ]
         with m.Else():
             m.d.sync += room.eq(room + taken)
