@@ -207,7 +207,7 @@ CONFIGS: dict[str, AccelConfig] = {
             align=4,
             span=16,
             max_k=16384,
-            scratch_words=4096,
+            scratch_words=2048,
             fifo_beats=512,
             burst_beats=64,
         ),

@@ -17,6 +17,7 @@ read_rtlil <<rtlil
 {rtlil}
 rtlil
 hierarchy -top {top}
+{forget}
 proc
 memory_collect
 opt_expr
@@ -39,7 +40,11 @@ def convert(component, *, name: str) -> str:
     """The Verilog text of ``component`` and everything below it, its top module ``name``."""
     text = rtlil.convert(component, name=name, emit_src=False, platform=VERILOG_PLATFORM)
     yosys = find_yosys(lambda version: version >= (0, 40))
-    verilog = yosys.run(["-q", "-"], SCRIPT.format(rtlil=text, top=name))
+    # What a scratchpad holds at the start is of no meaning; spelled out, it would be half the file.
+    scratchpad = f"{name}.scratchpad"
+    forget = f"delete {scratchpad}/t:$meminit_v2" if f"\\{scratchpad}\n" in text else ""
+    script = SCRIPT.format(rtlil=text, top=name, forget=forget)
+    verilog = yosys.run(["-q", "-"], script)
     # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
     # Verilog takes a call of a function \$procmux$1 for one of a system function.
     verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
