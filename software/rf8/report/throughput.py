@@ -170,8 +170,10 @@ def measure(
         columns = 1 if phase == "decode" else config.cols
         record: dict[str, Any] = {"model": name, "phase": phase, "config": config.name}
         record |= {"rows": config.rows, "cols": config.cols, "bus_bits": 8 * config.bus_bytes}
-        record |= {"latency": latency, "position": POSITIONS[phase]}
-        record |= _token(models[name], columns, phase, config, MemoryModel(latency=latency))
+        position = min(POSITIONS[phase], models[name].context - columns)
+        record |= {"latency": latency, "position": position}
+        memory = MemoryModel(latency=latency)
+        record |= _token(models[name], columns, phase == "decode", position, config, memory)
         cycles = record["cycles_per_token"]
         record["tokens_per_s"] = {str(mhz): mhz * 1e6 / cycles for mhz in clocks_mhz}
         records.append(record | {"source": SOURCE})
@@ -190,10 +192,8 @@ def whole_counters(
 
 
 def _token(
-    spec: Spec, columns: int, phase: str, config: AccelConfig, memory: MemoryModel
+    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, memory: MemoryModel
 ) -> dict[str, float]:
-    head = phase == "decode"
-    position = min(POSITIONS[phase], spec.context - columns)
     total = whole_counters(spec, columns, head, position, config, memory)
     inner = (n for n in spec.shapes() if n.startswith(("h.", "layers.")) and is_matrix(n))
     macs = sum(int(np.prod(spec.shapes()[name])) for name in inner)
