@@ -274,7 +274,8 @@ def test_a_difference_in_the_cache_names_its_layer(image):
     with Session(program, "both") as session:
         region = program.regions[2]
         session._golden.memory[region.address + 9] ^= 1
-        with pytest.raises(Mismatch, match=r"layer 1, keys and values, byte 9 at 0x\w+: expected 1, found 0"):
+        where = r"layer 1, keys and values, byte 9 at 0x\w+: expected 1, found 0"
+        with pytest.raises(Mismatch, match=where):
             session.append([1])
 
 
