@@ -40,26 +40,27 @@ class ScalarEpsilon(wiring.Component):
         exponent = self.word[24:].as_signed()
         low = self.value[:EPSILON_BITS]
         m.d.comb += wanted.eq(2 * self.amount + exponent + (2 * RESULT_FRAC + 6))
+        far_left, far_right = wanted >= LEFT_MOST, wanted < -RIGHT_MOST
         with m.If(self.start):
             m.d.sync += [
-                power.eq(
-                    Mux(
-                        wanted > LEFT_MOST,
-                        LEFT_MOST,
-                        Mux(wanted < -RIGHT_MOST, -RIGHT_MOST, wanted),
-                    )
-                ),
+                power.eq(Mux(far_left, LEFT_MOST, Mux(far_right, -RIGHT_MOST, wanted))),
                 self.value.eq(self.word[:EPSILON_BITS]),
                 half.eq(0),
                 inexact.eq(0),
             ]
-        with m.Elif(power[-1]):
-            m.d.sync += [
-                power.eq(power + 1),
-                Cat(half, low).eq(low),
-                inexact.eq(inexact | half),
-            ]
         with m.Elif(power != 0):
-            m.d.sync += [power.eq(power - 1), self.value.eq(self.value << 1)]
+            # Of a value that moves right, only the low bits are not zero.
+            right = power[-1]
+            moved = Mux(right, low >> 1, low << 1)
+            m.d.sync += [
+                power.eq(power + Mux(right, 1, -1)),
+                self.value.eq(Cat(moved[:EPSILON_BITS], self.value[EPSILON_BITS - 1 : -1])),
+            ]
+            with m.If(right):
+                m.d.sync += [
+                    self.value[EPSILON_BITS].eq(0),
+                    half.eq(low[0]),
+                    inexact.eq(inexact | half),
+                ]
         m.d.comb += self.carry.eq(half & (inexact | self.value[0]))
         return m

@@ -52,7 +52,7 @@ class ScalarUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, r = self.operands, self.registers
-        after = {kind: o.after == kind for kind in After}
+        after = {kind: o.after[:4] == kind for kind in After}
         m.submodules.divider = divider = ScalarDivider()
         m.submodules.coder = coder = VectorCoder(16)
         m.d.comb += [
@@ -65,25 +65,29 @@ class ScalarUnit(wiring.Component):
         with m.If(self.load):
             m.d.sync += [r.eq(self.before), divider.count.eq(self.count)]
 
-        # Of the short ones: a number, its bounds, and what follows from it.
+        # Of the short ones: a number, its bounds, and what follows from it. Of top, more than ten
+        # bits saturate anyway.
         mantissa = self.config.act_bits - 1
         low = o.immediate[:8].as_signed()
-        value, base, offset = Signal(signed(8)), Signal(signed(34)), Signal(signed(8))
-        least, total = Signal(signed(8)), Signal(signed(34))
-        m.d.comb += [least.eq(-AMOUNT_MAX), base.eq(coder.length)]
-        with m.Switch(o.after):
-            with m.Case(After.ALIGN):
-                m.d.comb += [offset.eq(1 - NORM_BITS), least.eq(-8)]
-            with m.Case(After.QUANTIZE):
-                m.d.comb += [offset.eq(-mantissa), least.eq(0)]
-            with m.Case(After.LIFT):
-                m.d.comb += [base.eq(self.top), offset.eq(-mantissa)]
-            with m.Case(After.CODE):
-                m.d.comb += [base.eq(coder.length + coder.carry), offset.eq(-EXPONENTS)]
-            with m.Default():  # AMOUNT
-                m.d.comb += [base.eq(self.top), offset.eq(low)]
+        value, base, offset = Signal(signed(8)), Signal(signed(10)), Signal(signed(8))
+        total, least = Signal(signed(11)), Signal(signed(8))
+        m.d.comb += [base.eq(coder.length), least.eq(-AMOUNT_MAX)]
+        with m.If(after[After.LIFT] | after[After.AMOUNT]):
+            m.d.comb += base.eq(saturate(self.top, 10))
+        with m.Elif(after[After.CODE]):
+            m.d.comb += base.eq(coder.length + coder.carry)
+        with m.If(after[After.ALIGN]):
+            m.d.comb += [offset.eq(1 - NORM_BITS), least.eq(-8)]
+        with m.Elif(after[After.QUANTIZE]):
+            m.d.comb += [offset.eq(-mantissa), least.eq(0)]
+        with m.Elif(after[After.LIFT]):
+            m.d.comb += offset.eq(-mantissa)
+        with m.Elif(after[After.CODE]):
+            m.d.comb += offset.eq(-EXPONENTS)
+        with m.Else():  # AMOUNT
+            m.d.comb += offset.eq(low)
         m.d.comb += total.eq(base + offset)
-        bounded = Mux(total < least, least, Mux(total > AMOUNT_MAX, AMOUNT_MAX, total[:8]))
+        bounded = Mux(total < least, least, Mux(total >= AMOUNT_MAX, AMOUNT_MAX, total[:8]))
         nothing = after[After.CODE] & (coder.length == 0)
         m.d.sync += value.eq(Mux(nothing, 0, bounded))
         amount = Mux(after[After.AMOUNT], value, Mux(after[After.CODE], CODE_FRAC, 0) - value)
@@ -105,7 +109,8 @@ class ScalarUnit(wiring.Component):
                     m.d.sync += r.exponent.eq(saturate(value - less, 8))
                 m.next = "DONE"
             with m.State("DIVIDE"), m.If(divider.done):
-                m.d.sync += r.factor.eq(divider.factor)
+                edge = Cat((~divider.minus).replicate(RESULT_BITS - 1), divider.minus)
+                m.d.sync += r.factor.eq(Mux(divider.large, edge, divider.value))
                 with m.If(after[After.ROOT]):
                     m.d.sync += r.amount.eq(divider.dropped - 17)
                 with m.If(after[After.RECIPROCAL]):

@@ -79,8 +79,7 @@ class VectorCoder(wiring.Component):
 
     def _round(self, m, top, fraction, some, negative):
         """From the place of the leading one and the bits behind it, the last standing for all."""
-        starts = thresholds("nearest_even", KEPT)
-        passed = [fraction >= start for start in starts]
+        passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
         mantissa, carry = Signal(3), self.carry
         for number in range(1, LAST + 1):
             with m.If(passed[number - 1]):
@@ -90,12 +89,13 @@ class VectorCoder(wiring.Component):
         octave, zero = Signal(signed(7)), Signal()
         exponent, m_code = Signal(4), Signal(3)
         m.d.comb += octave.eq(top - CODE_FRAC + carry)
-        m.d.comb += [exponent.eq(octave), m_code.eq(mantissa), zero.eq(octave < 16 - self.span)]
-        with m.If(octave > 15):
+        m.d.comb += [exponent.eq(octave), m_code.eq(mantissa)]
+        m.d.comb += zero.eq(octave[-1] | ~at_least(octave[:5], 16 - self.span))
+        with m.If(octave[4] & ~octave[-1]):
             m.d.comb += [exponent.eq(15), m_code.eq(LAST)]
         if self.span == 16:  # the smallest code is no power of two
-            smallest = (top == CODE_FRAC - 1) & (fraction >= 4)
-            m.d.comb += zero.eq(top < CODE_FRAC)
+            smallest = (top == CODE_FRAC - 1) & fraction[2:].any()
+            m.d.comb += zero.eq(~at_least(top, CODE_FRAC))
             with m.If(smallest):
                 m.d.comb += [zero.eq(0), exponent.eq(0), m_code.eq(1)]
             with m.If((top == CODE_FRAC) & (mantissa == 0) & ~carry):
@@ -108,3 +108,11 @@ class VectorCoder(wiring.Component):
             self.significand.eq(Mux(nothing, 0, Mux(negative, plus[m_code], minus[m_code]))),
             self.power.eq(Const(1 << CODE_WEIGHT, 16 + CODE_WEIGHT) << exponent),
         ]
+
+
+def at_least(value, bound: int):
+    """``value >= bound``, both unsigned, in tables: a carry chain would be longer than few bits."""
+    result = Const(1)
+    for bit, wanted in zip(value, f"{bound:0{len(value)}b}"[::-1], strict=True):
+        result = (bit & result) if wanted == "1" else (bit | result)
+    return result

@@ -10,6 +10,7 @@ from golden.layers import EXP2, RESTS, SINE
 
 from .operands import OPERANDS
 from .rules import holds
+from .vector_coder import at_least
 
 TABLES = {
     Function.GELU: RESTS["gelu"],
@@ -19,6 +20,10 @@ TABLES = {
     Function.SINE: SINE,
 }
 """The functions that look up a table, in the order of `hw.vector_tables`."""
+
+STEP_BITS = max(table.step_bits for table in TABLES.values())
+"""With as many fraction bits the difference of two entries is multiplied: shorter ones have zeros
+below."""
 
 LEFT_BITS = 34
 """A value is shifted left by as many bits at most: beyond, what is not zero saturates anyway."""
@@ -30,9 +35,10 @@ CONTROL = data.StructLayout(
         "table": 1,  # one of TABLES
         "row": 2,  # which part of the tables: an activation's, or 3
         "two": 1,  # two words are read for each
+        "adds_a": 1,  # after the shift
+        "times": 2,  # what is multiplied with: the constant, b, a, or what tables or codes say
         "wrap": 1,  # nothing saturates
         "scaled": 1,  # shift and amount count
-        "right": 4,  # otherwise: bits to shift right
         "bound": RESULT_BITS,  # bits of y that must equal its sign
         "writes": 1,
         "bytes": 1,  # elements of one byte
@@ -51,7 +57,8 @@ def token(config: AccelConfig) -> data.StructLayout:
     """What goes with a word through the lanes.
 
     ``step``: a product is made; ``second``: it is added to the one before; ``valid``: it gives
-    results; ``first``, ``last``: of its segment; ``mask``: the lanes that count.
+    results; ``first``, ``last``: of its segment; ``index``: its place there; ``mask``: the lanes
+    that count.
     """
     return data.StructLayout(
         {
@@ -60,6 +67,7 @@ def token(config: AccelConfig) -> data.StructLayout:
             "valid": 1,
             "first": 1,
             "last": 1,
+            "index": range(config.scratch_words),
             "mask": config.results_per_word,
         }
     )
@@ -82,28 +90,43 @@ class VectorDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, c = self.operands, self.control
+        # The instruction is legal: all other bits are 0.
+        function, after, output = o.function[:5], o.after[:4], o.output[:3]
 
         def among(functions):
-            return Cat(o.function == f for f in functions).any()
+            return Cat(function == f for f in functions).any()
 
-        right = 0
-        for function, table in TABLES.items():
-            right = Mux(o.function == function, table.step_bits, right)
+        def number(choices):
+            """The place of the set that has the function, 0 where none has."""
+            return Cat(
+                among([f for n, part in enumerate(choices) if n >> bit & 1 for f in part])
+                for bit in range(2)
+            )
+
         wrap = among([Function.SQUARE, Function.ANGLE])
         acts = [Function.GELU, Function.GELU_TANH, Function.SILU]
-        bits = Mux(o.function == Function.ROTATE, RESULT_BITS, o.k)[:6]
-        mantissas = (o.output == Output.BLOCK) | (o.output == Output.MANTISSAS)
-        codes = o.output == Output.CODES
-        headed = Cat(o.output == n for n in (Output.BLOCK, Output.CODES, Output.ROW)).any()
+        times = [
+            [],
+            [Function.MULTIPLY, Function.ROTATE],
+            [Function.SQUARE],
+            [*TABLES, Function.RESIDUE],
+        ]
+        rotate = function == Function.ROTATE
+        top = (o.k[:6] - 1)[:5] | rotate.replicate(5)  # the first bit that is the sign
+        mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
+        codes = output == Output.CODES
+        headed = Cat(output == n for n in (Output.BLOCK, Output.CODES, Output.ROW)).any()
         wide = self.config.act_bits == 16
         m.d.sync += [
-            *(c[f.name.lower()].eq(o.function == f) for f in Function),
+            *(c[f.name.lower()].eq(function == f) for f in Function),
             c.activation.eq(among(acts)),
             c.table.eq(among(TABLES)),
             c.row.eq(
                 Mux(among(acts), Cat(o.function == acts[1], o.function == acts[2]), 3),
             ),
             c.two.eq(among(READS_OTHER)),
+            c.adds_a.eq(among([*acts, Function.RELU, Function.RESIDUE])),
+            c.times.eq(number(times)),
             c.wrap.eq(wrap),
             c.scaled.eq(
                 among(
@@ -118,13 +141,13 @@ class VectorDecoder(wiring.Component):
                     ]
                 )
             ),
-            c.right.eq(right),
-            c.bound.eq(Cat(~wrap & (bits <= bit + 1) for bit in range(RESULT_BITS))),
-            c.writes.eq(o.output != Output.NONE),
+            c.bound.eq(Cat(~wrap & ~at_least(top, bit + 1) for bit in range(RESULT_BITS - 1))),
+            c.bound[-1].eq(~wrap),
+            c.writes.eq(output != Output.NONE),
             c.bytes.eq(codes | (mantissas & (not wide))),
             c.halves.eq(mantissas & wide),
             c.header.eq(headed),
-            c.finish.eq(headed | (o.after != After.NONE)),
+            c.finish.eq(headed | (after != After.NONE)),
             c.length.eq(holds(o.flags, Flag.LENGTH)),
             c.amount.eq(holds(o.flags, Flag.AMOUNT)),
             c.immediate.eq(holds(o.flags, Flag.IMMEDIATE)),

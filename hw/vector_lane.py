@@ -1,10 +1,9 @@
 """One lane of the vector unit: an element each cycle, from operands to result."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig
 from golden.vector import SINE_BITS, SUM_BITS
 
@@ -13,7 +12,8 @@ from .requant import saturate
 from .vector_argument import VectorArgument
 from .vector_coder import VectorCoder
 from .vector_control import CONTROL
-from .vector_multiplier import VectorMultiplier
+from .vector_multiplier import LOW_BITS, VectorMultiplier
+from .vector_saturate import VectorSaturate
 from .vector_shifter import MOST, VectorShifter
 from .vector_tables import ENTRY, EXTRA, INDEX_BITS
 
@@ -22,7 +22,7 @@ SETTINGS = data.StructLayout(
         "base": signed(RESULT_BITS + 1),  # what the argument of a table is counted from
         "distance": signed(12),  # how far to move right
         "constant": signed(RESULT_BITS),  # second operand of the product, where it is no element
-        "factor": signed(RESULT_BITS),
+        "minus": signed(RESULT_BITS + 1),  # minus the factor
     }
 )
 """What the registers of a segment, the position and the instruction come to."""
@@ -39,13 +39,13 @@ class VectorLane(wiring.Component):
     address, entry, extra: of `VectorTables`, one cycle after a and b, and the cycle after that
     step, second: `product_at` cycles after a and b, of `VectorMultiplier`
     keep: `latency` - 1 cycles after a and b: y is not to be zero
-    y: `latency` cycles after a and b; ``high``: of SQUARE, what is above
+    y: `latency` cycles after a and b
 
     A value's name ends with how many cycles it is behind a and b.
     """
 
     product_at = 5
-    latency = 12
+    latency = 10
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -61,117 +61,119 @@ class VectorLane(wiring.Component):
                 "step": In(1),
                 "second": In(1),
                 "keep": In(1),
-                "y": Out(signed(RESULT_BITS)),
-                "high": Out(SUM_BITS - RESULT_BITS),
+                "y": Out(signed(SUM_BITS)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        c, settings = self.control, self.settings
+        c = self.control
         m.submodules.argument = argument = VectorArgument()
         m.submodules.coder = coder = VectorCoder(self.config.span)
         m.submodules.multiplier = multiplier = VectorMultiplier()
         m.submodules.shifter = shifter = VectorShifter()
+        m.submodules.saturate = end = VectorSaturate()
         a1, b1 = _after(m, self.a, "a1"), _after(m, self.b, "b1")
         a2, b2 = _after(m, a1, "a2"), _after(m, b1, "b2")
-        a3, b3 = _after(m, a2, "a3"), _after(m, b2, "b3")
+        byte2 = _after(m, saturate(b1, 8), "byte2")
         m.d.comb += [
             argument.control.eq(c),
             argument.a.eq(self.a),
-            argument.base.eq(settings.base),
+            argument.base.eq(self.settings.base),
             self.address.eq(argument.address),
             coder.magnitude.eq(argument.magnitude),
             coder.negative.eq(a1[-1]),
         ]
-
-        # How far to shift: b of SHIFT_EACH counts, as int8.
-        byte2, apart = Signal(signed(8), reset_less=True), Signal(signed(13))
-        right3 = Signal(range(MOST + 1), reset_less=True)
-        m.d.sync += byte2.eq(saturate(b1, 8))
-        m.d.comb += apart.eq(settings.distance - Mux(c.shift_each, byte2, 0))
-        m.d.sync += right3.eq(Mux(apart < 0, 0, Mux(apart > MOST, MOST, apart)))
-
-        # What is added after the shift, in two parts.
-        positive = ~a2[-1] & coder.some
-        part3, part = Signal(signed(RESULT_BITS), reset_less=True), Signal(signed(RESULT_BITS))
-        with m.If(c.add | c.angle):
-            m.d.comb += part.eq(b2)
-        with m.If(c.lengths & positive):
-            m.d.comb += part.eq(byte2)
-        with m.If(c.residue | ((c.activation | c.relu) & ~a2[-1])):
-            m.d.comb += part.eq(a2)
-        with m.If(c.subtract):
-            m.d.comb += part.eq(settings.factor)
-        m.d.sync += part3.eq(part)
-        entry3, extra3 = _after(m, self.entry, "entry3"), _after(m, self.extra, "extra3")
-        positive3 = _after(m, positive, "positive3")
-        other = Signal(signed(26))
-        with m.If(c.exp2):
-            m.d.comb += other.eq(Cat(entry3.low, extra3.low))
-        with m.Elif(c.table):
-            m.d.comb += other.eq(entry3.low)
-        with m.Elif(c.code):
-            m.d.comb += other.eq(coder.code)
-        with m.Elif(c.lengths):
-            m.d.comb += other.eq(Mux(positive3, coder.length, -128))
-        minus = argument.minus & c.sine
-        keep = (c.table & ~argument.beyond) | c.code | c.lengths
-        added = add_subtract(
-            m, platform, "parts", part3, other, subtract=minus, carry=minus, keep=keep
-        )
-
-        # The product.
-        x, y = (Signal(signed(RESULT_BITS)) for _ in range(2))
-        m.d.comb += [x.eq(a3), y.eq(settings.constant)]
-        with m.If(c.table):
-            high = Mux(c.exp2, extra3.step, entry3.step[-1].replicate(6))
-            m.d.comb += [x.eq(Cat(entry3.step, high).as_signed()), y.eq(argument.rest)]
-        with m.If(c.residue):
-            m.d.comb += [x.eq(coder.significand), y.eq(coder.power)]
-        with m.If(c.multiply):
-            m.d.comb += y.eq(b3)
-        with m.If(c.rotate):
-            m.d.comb += y.eq(b3[:SINE_BITS].as_signed())
-        with m.If(c.square):
-            m.d.comb += y.eq(a3)
+        shift3 = self._distance(m, platform, byte2, argument.whole)
+        part3 = self._part(m, a2, b2)
+        x4, y4, low4 = self._operands(m, a2, b2, _after(m, byte2, "byte3"), coder, argument)
         m.d.comb += [
-            multiplier.x.eq(_after(m, x, "x4")),
-            multiplier.y.eq(_after(m, y, "y4")),
+            multiplier.x.eq(x4),
+            multiplier.y.eq(y4),
             multiplier.step.eq(self.step),
             multiplier.second.eq(self.second),
+            multiplier.table.eq(c.table),
+            multiplier.low.eq(_after(m, low4, "low5")),
             shifter.value.eq(multiplier.total),
-            shifter.right.eq(_later(m, right3, "right", 3, 6)),
+            shifter.right.eq(_later(m, shift3, "right", 3, 6)),
             shifter.wrap.eq(c.wrap),
+            shifter.cut.eq(c.table),
+            end.control.eq(c),
+            end.whole.eq(shifter.whole),
+            end.up.eq(shifter.up),
+            end.over.eq(shifter.over),
+            end.minus.eq(shifter.minus),
+            end.added.eq(_later(m, part3, "part", 3, 8)),
+            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 6, 9)),
+            end.keep.eq(self.keep),
+            self.y.eq(end.y),
         ]
-        self._finish(m, platform, shifter.result, _later(m, added, "added", 3, 9), argument.whole)
-        high = _later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 6, 12)
-        m.d.comb += self.high.eq(high)
         return m
 
-    def _finish(self, m, platform, scaled9, added9, whole):
-        """Sum, right shift of EXP2, saturation."""
+    def _distance(self, m, platform, byte2, whole2):
+        """How far to shift right: in SHIFT_EACH less by b, in EXP2 more by what lies before the
+        argument's point."""
         c = self.control
-        wide = Signal(signed(GUARD_BITS + 1))
-        m.d.comb += wide.eq(scaled9)
-        sum10 = _after(
+        by = Signal(signed(8))
+        m.d.comb += by.eq(Mux(c.exp2, whole2, byte2))
+        apart = add_subtract(
             m,
-            add_subtract(m, platform, "sum", wide, added9, subtract=c.subtract, carry=c.subtract),
-            "sum10",
+            platform,
+            "apart",
+            self.settings.distance,
+            by,
+            subtract=c.shift_each,
+            carry=c.shift_each,
+            keep=c.shift_each | c.exp2,
         )
-        # Values of EXP2 have 25 bits; of other functions, the amount is 0.
-        powers = sum10[:25] >> _later(m, whole, "whole", 2, 10)
-        value = _after(m, Cat(powers, sum10[25:]).as_signed(), "value11")
-        sign = value[-1]
-        guard = (~c.wrap).replicate(GUARD_BITS + 1 - RESULT_BITS)
-        bound = Cat(c.bound, guard)
-        leaves = Mux(sign, (~value & bound).any(), (value & bound).any())
-        edge = Cat(Mux(c.bound[bit], sign, ~sign) for bit in range(RESULT_BITS))
-        y = Signal.like(self.y, reset_less=True)
-        m.d.sync += y.eq(Mux(leaves, edge, value[:RESULT_BITS]))
-        with m.If(~self.keep):
-            m.d.sync += y.eq(0)
-        m.d.comb += self.y.eq(y)
+        far = apart[:-1] >= MOST
+        return _after(m, Mux(apart[-1], 0, Mux(far, MOST, apart[: MOST.bit_length()])), "shift3")
+
+    def _part(self, m, a2, b2):
+        """What is added after the shift."""
+        c = self.control
+        choices = Mux(c.adds_a, a2, Mux(c.subtract, self.settings.minus, b2))
+        part = Signal(signed(RESULT_BITS + 1), name="part3", reset_less=True)
+        m.d.sync += part.eq(choices)
+        ramp = (c.activation | c.relu) & a2[-1]
+        with m.If(~(c.adds_a | c.subtract | c.add | c.angle) | ramp):
+            m.d.sync += part.eq(0)
+        return part
+
+    def _operands(self, m, a2, b2, byte3, coder, argument):
+        """Of the product, and the entry of the table."""
+        c = self.control
+        a3 = _after(m, a2, "a3")
+        b3 = _after(m, Mux(c.rotate, b2[:SINE_BITS].as_signed(), b2), "b3")
+        positive3 = _after(m, ~a2[-1] & coder.some, "positive3")
+        beyond3 = _after(m, argument.beyond, "beyond3")
+        entry3, extra3 = (
+            data.View(port.shape(), _after(m, port.as_value(), f"{name}3"))
+            for name, port in (("entry", self.entry), ("extra", self.extra))
+        )
+        small = Signal(signed(9))
+        with m.If(c.residue):
+            m.d.comb += small.eq(coder.significand)
+        with m.Elif(c.code):
+            m.d.comb += small.eq(coder.code)
+        with m.Else():  # LENGTHS
+            m.d.comb += small.eq(Mux(positive3, coder.length + byte3, -128))
+        wide = []
+        for name in ("low", "step"):
+            value, above = entry3[name], extra3[name].as_unsigned()
+            wide.append(Cat(value, Mux(c.exp2, above, value[-1].replicate(len(above)))))
+        low4 = _after(m, wide[0].as_signed(), "low4")
+        with m.If(~c.table | beyond3):
+            m.d.sync += low4.eq(0)
+        is_small = c.residue | c.code | c.lengths
+        second = Array([self.settings.constant, b3, a3, Mux(c.residue, coder.power, argument.rest)])
+        x, y = (Signal(signed(RESULT_BITS)) for _ in range(2))
+        m.d.comb += [
+            x.eq(Mux(c.table, wide[1].as_signed(), Mux(is_small, small, a3))),
+            y.eq(second[c.times]),
+        ]
+        assert len(low4) == LOW_BITS
+        return _after(m, x, "x4"), _after(m, y, "y4"), low4
 
 
 def _after(m, value, name):

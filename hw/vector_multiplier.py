@@ -1,25 +1,30 @@
 """The multiplier of a lane of the vector unit."""
 
-from amaranth.hdl import Cat, Const, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from .adders import add_subtract
+from .adders import add_choice, add_subtract
+from .vector_control import STEP_BITS
 
 HALF = 16
 SUM_BITS = 52
 """Of two products that ROTATE adds, each of 32 times 18 bits."""
+LOW_BITS = 26
 
 
 class VectorMultiplier(wiring.Component):
-    """``total = x * y``, or that added to the total before; of 32 bits each, signed.
+    """``total = x * y``, or that and what is in ``total``, or an entry of a table.
 
-    Four products of halves, a register, and their sum. Where it adds, the total has SUM_BITS.
+    Four products of halves, a register, and their sum. With a table, the total has STEP_BITS
+    fraction bits, of which the product's are already rounded, half to even: what is left is to cut
+    them off.
 
     Ports
     -----
     step: a cycle after the operands: there were some
-    second: with ``step``: add
+    second: with ``step``: add the total, of SUM_BITS
+    table, low: with ``step``: add low, of the table
     total: two cycles after the operands; stays until the next
     """
 
@@ -32,6 +37,8 @@ class VectorMultiplier(wiring.Component):
                 "y": In(signed(2 * HALF)),
                 "step": In(1),
                 "second": In(1),
+                "table": In(1),
+                "low": In(signed(LOW_BITS)),
                 "total": Out(signed(4 * HALF)),
             }
         )
@@ -51,19 +58,22 @@ class VectorMultiplier(wiring.Component):
             second.eq(x_low * y_high),
             high.eq(x_high * y_high),
         ]
+        # Half a unit less one, and one more where the product's integer part is odd.
+        odd = low[STEP_BITS]
+        half = Cat((~odd & self.table).replicate(STEP_BITS - 1), odd & self.table)
         total = Signal.like(self.total, reset_less=True)
-        outer = add_subtract(
+        outer = add_choice(
             m,
             platform,
-            "held",
-            Cat(low, high),
+            "outer",
+            Cat(half, self.low).as_signed(),
             total[:SUM_BITS].as_signed(),
-            subtract=Const(0),
-            carry=Const(0),
-            keep=self.second,
+            self.second,
+            Cat(low, high).as_signed(),
         )
-        cross = Signal(signed(2 * HALF + 2))
-        m.d.comb += cross.eq(first + second)
+        wide = Signal(signed(2 * HALF + 2))
+        m.d.comb += wide.eq(first)
+        cross = add_subtract(m, platform, "cross", wide, second, subtract=0, carry=0)
         with m.If(self.step):
             m.d.sync += total.eq(Cat(outer[:HALF], outer[HALF:] + cross))
         m.d.comb += self.total.eq(total)

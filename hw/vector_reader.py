@@ -1,6 +1,6 @@
 """The reading end of the vector unit: which word comes when."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,12 +8,13 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
+from .adders import add_choice
 from .operands import OPERANDS
 from .places import POSITION_BITS
 from .vector_control import CONTROL, token
 
-WORDS = 17
-"""Bits of a number of elements, with a sign."""
+GAP_BITS = 5
+"""Of the number of words that another column has more: there are 16 columns at most."""
 
 
 class VectorWalk(wiring.Component):
@@ -46,8 +47,10 @@ class VectorWalk(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += [
-            self.turn.eq(self.segment + 1 == self.segments),
-            self.end.eq(self.turn & (self.column + 1 == self.columns)),
+            self.turn.eq(self.segment + 1 == self.segments[: SEGMENTS.bit_length()]),
+            self.end.eq(
+                self.turn & (self.column + 1 == self.columns[: self.config.cols.bit_length()])
+            ),
         ]
         with m.If(self.start):
             m.d.sync += [self.column.eq(0), self.segment.eq(0)]
@@ -61,19 +64,20 @@ class VectorWalk(wiring.Component):
 class VectorReader(wiring.Component):
     """Walks through columns, segments and words, and reads what each word needs.
 
-    A segment takes three cycles, and one for each word that is read. The last word of a segment
-    waits until the segment before has its registers: so only one is ever between the two ends.
+    A segment takes three cycles, and one for each word that is read. The last word of a segment, or
+    the last pair, waits until the segment before is finished: so only one is ever between the ends.
 
-    Words of ROTATE come in pairs, as each needs the other: what is read is still there where the
-    result takes its place.
+    Words of ROTATE come in pairs where each makes a word of its own: so they have been read when
+    results take their place.
 
     Ports
     -----
     start, operands, control, position: control follows two cycles after the start
     pending: a segment before this one is not finished
+    busy: registers are being written, so that none can be read
     load: column and segment are those whose registers are wanted, with the column's ``place``
     take: two cycles later
-    leave: the last word of the segment is being read
+    leave: the last word of the segment is being read, which has ``count`` elements
     read_enable, read_address: to the scratchpad; ``token`` with them, of a word's first operand
         or, of ROTATE, of each first of two
     bank: the column of the word read a cycle before
@@ -88,12 +92,14 @@ class VectorReader(wiring.Component):
                 "control": In(CONTROL),
                 "position": In(POSITION_BITS),
                 "pending": In(1),
+                "busy": In(1),
                 "column": Out(range(max(2, config.cols))),
                 "segment": Out(range(SEGMENTS)),
                 "place": Out(POSITION_BITS + 1),
                 "load": Out(1),
                 "take": Out(1),
                 "leave": Out(1),
+                "count": Out(16),
                 "read_enable": Out(1),
                 "read_address": Out(range(config.scratch_words)),
                 "token": Out(token(config)),
@@ -107,7 +113,7 @@ class VectorReader(wiring.Component):
         lanes = exact_log2(self.config.results_per_word)
         m.submodules.walk = walk = VectorWalk(self.config)
         m.submodules.turn = turn = VectorTurn(self.config)
-        phase, issue, last, end = Signal(2), Signal(), Signal(), Signal()
+        phase, issue, last, end, hold = Signal(2), Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             walk.start.eq(self.start),
             walk.step.eq(end),
@@ -117,14 +123,23 @@ class VectorReader(wiring.Component):
             self.segment.eq(walk.segment),
             turn.operands.eq(o),
             turn.rotate.eq(c.rotate),
+            turn.paired.eq(~(c.bytes | c.halves)),
         ]
 
-        # How many words there are, and how many elements count.
-        length, words = Signal(16), Signal(16)
-        left_words, left = Signal(16), Signal(WORDS)
-        m.d.comb += length.eq(Mux(c.length, self.position + o.column, o.count))
+        # The number of words follows from the last column. Each has its own number of elements:
+        # its words are full until ``gap`` are left, and in the next one ``rest`` count.
+        words, left = Signal(16), Signal(16)
+        gap, rest = Signal(GAP_BITS), Signal(lanes)
+        columns = Mux(c.length, o.column[:5], 0)
+        this = Mux(c.length, walk.column + 1, 0)
+        position, count = (v[:16].as_signed() for v in (self.position, o.count))
+        more, this_more = (Signal(signed(16)) for _ in range(2))
+        m.d.comb += [more.eq(columns + (1 << lanes) - 1), this_more.eq(this)]
+        length = add_choice(m, platform, "length", count, position, c.length, more)
+        own = add_choice(m, platform, "own", count, position, c.length, this_more)
         m.d.sync += [
-            words.eq((length + (1 << lanes) - 1) >> lanes),
+            words.eq(length.as_unsigned() >> lanes),
+            self.count.eq(own),
             self.place.eq(self.position + walk.column),
         ]
 
@@ -137,20 +152,22 @@ class VectorReader(wiring.Component):
             with m.State("PREPARE"), m.If(turn.ready):
                 m.next = "LOAD"
             with m.State("LOAD"):
-                m.d.comb += [self.load.eq(1), turn.start.eq(1)]
-                m.next = "WAIT"
+                m.d.comb += [self.load.eq(~self.busy), turn.start.eq(1)]
+                with m.If(self.load):
+                    m.next = "WAIT"
             with m.State("WAIT"):
                 m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.take.eq(1)
                 m.d.sync += [
-                    left_words.eq(words),
-                    left.eq(Mux(c.length, self.place + 1, o.count)),
+                    left.eq(words),
+                    gap.eq(words - (self.count >> lanes)),
+                    rest.eq(self.count),
                     phase.eq(0),
                 ]
                 m.next = "RUN"
             with m.State("RUN"):
-                m.d.comb += issue.eq(~(self.pending & last & (phase == 0)))
+                m.d.comb += issue.eq(~(self.pending & hold & (phase == 0)))
                 with m.If(end):
                     m.next = "LOAD"
                     with m.If(walk.end):
@@ -158,7 +175,8 @@ class VectorReader(wiring.Component):
 
         final_phase = phase == Mux(c.rotate, 3, c.two)
         m.d.comb += [
-            last.eq(left_words == 1),
+            last.eq(left == 1),
+            hold.eq(left == Mux(turn.apart, 2, 1)),
             turn.step.eq(issue & final_phase),
             end.eq(turn.step & last),
             self.leave.eq(end),
@@ -166,11 +184,7 @@ class VectorReader(wiring.Component):
         with m.If(issue):
             m.d.sync += phase.eq(phase + 1)
         with m.If(turn.step):
-            m.d.sync += [
-                phase.eq(0),
-                left_words.eq(left_words - 1),
-                left.eq(Mux(left[-1], left, left - (1 << lanes))),
-            ]
+            m.d.sync += [phase.eq(0), left.eq(left - 1)]
         self._addresses(m, walk, turn, phase, end)
         bank = Signal.like(self.bank)
         m.d.sync += [
@@ -181,9 +195,12 @@ class VectorReader(wiring.Component):
             self.token.second.eq(phase[1]),
             self.token.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),
             self.token.last.eq(last),
+            self.token.index.eq(turn.word),
         ]
+        full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
+        partly = (left == gap) & ~full
         for lane in range(1 << lanes):
-            m.d.sync += self.token.mask[lane].eq(~left[-1] & (left > lane))
+            m.d.sync += self.token.mask[lane].eq(full | (partly & (lane < rest)))
         return m
 
     def _addresses(self, m, walk, turn, phase, end):
@@ -216,16 +233,17 @@ class VectorTurn(wiring.Component):
     """Counts through the words of a segment; those of ROTATE in pairs.
 
     Elements ``k`` apart belong together. Where they lie in different words, these are a power of
-    two of words apart, ``far``, and follow each other; then `step` goes to the next pair.
+    two of words apart, ``far``. If they are to be ``paired``, they follow each other.
 
     Ports
     -----
-    operands, rotate: of the instruction
+    operands, rotate: of the instruction; paired: constant
     prepare: begin to find out what follows from them; ``ready`` afterwards
     start: to the first word
     step: to the next
     word, partner: the indices of a word and the one that it is turned with
     repeated: ``word`` modulo ``immediate``
+    apart: pairs are of different words, and follow each other
     """
 
     def __init__(self, config: AccelConfig):
@@ -235,6 +253,7 @@ class VectorTurn(wiring.Component):
             {
                 "operands": In(OPERANDS),
                 "rotate": In(1),
+                "paired": In(1),
                 "prepare": In(1),
                 "ready": Out(1),
                 "start": In(1),
@@ -242,6 +261,7 @@ class VectorTurn(wiring.Component):
                 "word": Out(index),
                 "partner": Out(index),
                 "repeated": Out(index),
+                "apart": Out(1),
             }
         )
 
@@ -265,15 +285,18 @@ class VectorTurn(wiring.Component):
         with m.Elif(~over[-1]):
             m.d.sync += jump.eq(over)
 
-        # The second of a pair, or the one after it: whether that is past all pairs that ``far``
-        # lies between, the carry tells.
-        second = (self.word & far).any()
+        # After the second of a pair comes the first of the next one; where the carry passes the bit
+        # between them, that is the next word.
+        apart = Signal(width)
+        m.d.sync += apart.eq(Mux(self.paired, far, 0))
+        m.d.comb += self.apart.eq(apart != 0)
+        second = (self.word & apart).any()
         after = Signal(width)
         m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
-        crosses = (far == 0) | ~(after & far).any()
+        crosses = ~(after & apart).any()
         first = Signal(width)  # of the pair: its index modulo the period
         base, ahead = Signal(width), Signal(width)
-        to_second = (far != 0) & ~second
+        to_second = self.apart & ~second
         m.d.comb += [
             base.eq(Mux(to_second | crosses, self.repeated, first)),
             ahead.eq(Mux(to_second, jump, 1)),
@@ -289,7 +312,7 @@ class VectorTurn(wiring.Component):
         with m.Elif(self.step):
             m.d.sync += self.repeated.eq(new)
             with m.If(to_second):
-                m.d.sync += self.word.eq(self.word | far)
+                m.d.sync += self.word.eq(self.word | apart)
             with m.Else():
-                m.d.sync += [self.word.eq(after & ~far), first.eq(new)]
+                m.d.sync += [self.word.eq(after & ~apart), first.eq(new)]
         return m

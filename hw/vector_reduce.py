@@ -1,6 +1,6 @@
 """Sum, largest magnitude and largest of a segment's results."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -8,6 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.vector import SUM_BITS
 
+from .adders import add_subtract
 from .vector_control import token
 
 
@@ -16,7 +17,7 @@ class VectorReduce(wiring.Component):
 
     Ports
     -----
-    token, y, high: results, 0 where the token's mask is; with ``wide``, ``high`` is above y
+    token, y: results, 0 and of no account where the token's mask is
     end: sum, peak, top are those of a whole segment; they stay until the next one's first results
 
     Latency: `latency` cycles from results to where they count.
@@ -29,9 +30,7 @@ class VectorReduce(wiring.Component):
         super().__init__(
             {
                 "token": In(token(config)),
-                "wide": In(1),
-                "y": In(signed(RESULT_BITS)).array(lanes),
-                "high": In(SUM_BITS - RESULT_BITS).array(lanes),
+                "y": In(signed(SUM_BITS)).array(lanes),
                 "end": Out(1),
                 "sum": Out(signed(SUM_BITS)),
                 "peak": Out(RESULT_BITS),
@@ -41,53 +40,55 @@ class VectorReduce(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        lowest = Const(-1 << (RESULT_BITS - 1), signed(RESULT_BITS))
         nodes = []
-        for y, high, mask in zip(self.y, self.high, self.token.mask, strict=True):
-            above = Mux(self.wide, high & mask.replicate(len(high)), y[-1].replicate(len(high)))
-            node = (Cat(y, above).as_signed(), Mux(y[-1], -y, y)[:RESULT_BITS])
-            nodes.append((*node, Mux(mask, y, lowest)))
-        nodes = [self._registered(m, node, f"lane{n}") for n, node in enumerate(nodes)]
+        for n, (y, seen) in enumerate(zip(self.y, self.token.mask, strict=True)):
+            low = y[:RESULT_BITS].as_signed()
+            minus = low[-1]
+            magnitude = add_subtract(
+                m, platform, f"peak{n}", Const(0, RESULT_BITS), low, subtract=minus, carry=minus
+            )
+            nodes.append(self._registered(m, (y, magnitude, low, seen), f"lane{n}"))
         level = 0
         while len(nodes) > 1:
             level += 1
-            pairs = zip(nodes[::2], nodes[1::2], strict=True)
             nodes = [
                 self._registered(m, self._joined(a, b), f"level{level}_{n}")
-                for n, (a, b) in enumerate(pairs)
+                for n, (a, b) in enumerate(zip(nodes[::2], nodes[1::2], strict=True))
             ]
+        total, peak, top, seen = nodes[0]
 
         valid, first, last = (self.token[name] for name in ("valid", "first", "last"))
         for number in range(self.latency - 1):
             kept = [Signal(name=f"{name}{number}") for name in ("valid", "first", "last")]
             m.d.sync += [k.eq(v) for k, v in zip(kept, (valid, first, last), strict=True)]
             valid, first, last = kept
-        total, found = (self.sum, self.peak, self.top), self._joined(nodes[0], self._kept())
         m.d.sync += self.end.eq(valid & last)
+        sums = add_subtract(m, platform, "total", total, self.sum, subtract=0, carry=0, keep=~first)
         with m.If(valid):
-            m.d.sync += [
-                kept.eq(Mux(first, new, both))
-                for kept, new, both in zip(total, nodes[0], found, strict=True)
-            ]
+            m.d.sync += self.sum.eq(sums)
+        with m.If(valid & (first | (self.peak < peak))):
+            m.d.sync += self.peak.eq(peak)
+        with m.If(valid & (first | (seen & (self.top < top)))):  # something of the first is seen
+            m.d.sync += self.top.eq(top)
         return m
-
-    def _kept(self):
-        return self.sum, self.peak, self.top
 
     @staticmethod
     def _joined(a, b):
+        # As `<` costs half as much in synthesis as `>`, which looks for equality too.
+        later = b[3] & (~a[3] | (a[2] < b[2]))
         return (
             (a[0] + b[0])[:SUM_BITS].as_signed(),
-            Mux(a[1] > b[1], a[1], b[1]),
-            Mux(a[2] > b[2], a[2], b[2]),
+            Mux(a[1] < b[1], b[1], a[1]),
+            Mux(later, b[2], a[2]),
+            a[3] | b[3],
         )
 
     @staticmethod
     def _registered(m, node, name):
-        shapes = (signed(SUM_BITS), RESULT_BITS, signed(RESULT_BITS))
+        shapes = (signed(SUM_BITS), RESULT_BITS, signed(RESULT_BITS), 1)
         kept = tuple(
             Signal(shape, name=f"{name}_{part}", reset_less=True)
-            for shape, part in zip(shapes, ("sum", "peak", "top"), strict=True)
+            for shape, part in zip(shapes, ("sum", "peak", "top", "seen"), strict=True)
         )
         m.d.sync += [k.eq(v) for k, v in zip(kept, node, strict=True)]
         return kept

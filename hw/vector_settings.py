@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS
 from .operands import OPERANDS
 from .places import POSITION_BITS
 from .vector_argument import SINE_FIRST
-from .vector_control import CONTROL, LEFT_BITS, REGISTERS
+from .vector_control import CONTROL, LEFT_BITS, REGISTERS, STEP_BITS
 from .vector_lane import SETTINGS
 
 
@@ -56,13 +56,12 @@ class VectorSettings(wiring.Component):
         with m.If(c.scaled):
             m.d.comb += power.eq(o.shift + Mux(c.amount, self.taken.amount, 0))
         with m.Else():
-            m.d.comb += power.eq(-c.right)
-        nothing = c.code | c.lengths | c.relu  # all is in what is added
+            m.d.comb += power.eq(Mux(c.table, -STEP_BITS, 0))
         with m.If(self.hand):
             m.d.sync += [
                 s.base.eq(Mux(c.exp2, top, Mux(c.sine, 1 << (SINE_FIRST - 1), 0))),
                 s.distance.eq(LEFT_BITS - power),
-                s.factor.eq(factor),
-                s.constant.eq(Mux(c.scale, factor, Mux(c.angle, place, ~nothing))),
+                s.minus.eq(-factor),
+                s.constant.eq(Mux(c.scale, factor, Mux(c.angle, place, ~c.relu))),
             ]
         return m

@@ -7,28 +7,35 @@ from amaranth.lib.wiring import In, Out
 from golden.arith import GUARD_BITS
 from golden.vector import AMOUNT_MAX
 
-from .requant import _bound
 from .vector_control import LEFT_BITS
 
 BITS = 64
 MOST = LEFT_BITS + AMOUNT_MAX
 """How far a value moves right at most, from where LEFT_BITS zeros stand behind it."""
+KEPT = GUARD_BITS + 1
+"""Bits of a result and the half bit below it."""
+STEP = 16
+FACTOR_BITS = 18
+"""Of a multiplier block."""
 
 
 class VectorShifter(wiring.Component):
-    """``result = value * 2**(LEFT_BITS - right)``, rounded half to even, saturated to GUARD_BITS.
+    """``value * 2**(LEFT_BITS - right)``, as `golden.vector.scaled` but for its last additions.
 
-    `golden.vector.scaled`: a value with zeros behind it is moved right only. Three cycles: by
-    multiples of 16, by the rest, rounding.
+    A value with zeros behind it is moved right only: by multiples of 16, then by the rest, a cycle
+    each.
 
     Ports
     -----
     value: signed
     right: 0 to MOST
     wrap: constant: where LEFT_BITS is moved right, the low bits, without saturation
+    cut: constant: what falls below is of no account
+    whole, up: the result is their sum
+    over, minus: or, with ``over``, it saturates, below zero with ``minus``
     """
 
-    latency = 3
+    latency = 2
 
     def __init__(self):
         super().__init__(
@@ -36,59 +43,87 @@ class VectorShifter(wiring.Component):
                 "value": In(signed(BITS)),
                 "right": In(range(MOST + 1)),
                 "wrap": In(1),
-                "result": Out(signed(GUARD_BITS)),
+                "cut": In(1),
+                "whole": Out(signed(GUARD_BITS)),
+                "up": Out(1),
+                "over": Out(1),
+                "minus": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        sign = self.value[-1]
-        # The lowest bit that is kept is the half; `below`: some bit beneath it was set.
-        word, below = Cat(Const(0, LEFT_BITS + 1), self.value).as_signed(), Const(0)
-        leaves = Const(0)  # a bit above those kept differs from the sign
-        right, kept = self.right, GUARD_BITS + 1
-
-        for number, (low, high) in enumerate([(6, 7), (4, 6), (2, 4), (0, 2)]):
-            if low == 2:
-                registers = [Signal.like(v, reset_less=True) for v in (word, right[:4])]
-                bits = [Signal(reset_less=True, name=f"bit{n}") for n in range(3)]
-                m.d.sync += [r.eq(v) for r, v in zip(registers, (word, right[:4]), strict=True)]
-                m.d.sync += [r.eq(v) for r, v in zip(bits, (below, leaves, sign), strict=True)]
-                (word, right), (below, leaves, sign) = registers, bits
-            by = right[low:high]
-            width = kept + (1 << low) - 1  # what the levels behind this one may need
-            steps = [n << low for n in range(1 << (high - low)) if n << low <= MOST]
-            lost_low = [word[:n].any() for n in steps]
-            lost_high = [_differs(word[min(n + width, len(word)) :], sign) for n in steps]
-            moved = Signal(signed(width), name=f"moved{number}")
-            m.d.comb += moved.eq(word >> (by << low))
-            below = below | _pick(lost_low, by)
-            leaves = leaves | _pick(lost_high, by)
-            word = moved
-
-        whole, half = Signal(signed(GUARD_BITS), reset_less=True), Signal(reset_less=True)
-        inexact, over, minus = (Signal(reset_less=True, name=n) for n in ("inexact", "over", "neg"))
+        names = ("word", "power", "below", "leaves", "sign")
+        first = self._coarse(m)
+        held = [Signal.like(v, name=n, reset_less=True) for n, v in zip(names, first, strict=True)]
+        m.d.sync += [kept.eq(value) for kept, value in zip(held, first, strict=True)]
+        second = self._fine(m, *held)
+        whole, half = Signal.like(self.whole, reset_less=True), Signal(reset_less=True)
+        rest, over, minus = (Signal(name=n, reset_less=True) for n in ("rest", "out", "below_zero"))
+        word, below, leaves, sign = second
         m.d.sync += [
             Cat(half, whole).eq(word),
-            inexact.eq(below),
+            rest.eq(below),
             over.eq((leaves | (word[-1] ^ sign)) & ~self.wrap),
             minus.eq(sign),
         ]
-        rounded = Signal(signed(GUARD_BITS))
-        m.d.comb += rounded.eq(whole + (half & (inexact | whole[0])))
-        # Rounding up may carry out of the positive numbers.
-        carried = ~minus & rounded[-1] & ~self.wrap
-        result = Signal.like(self.result, reset_less=True)
-        m.d.sync += result.eq(Mux(over | carried, _bound(minus, GUARD_BITS), rounded))
-        m.d.comb += self.result.eq(result)
+        m.d.comb += [
+            self.whole.eq(whole),
+            self.up.eq(half & (rest | whole[0]) & ~self.cut),  # half to even
+            self.over.eq(over),
+            self.minus.eq(minus),
+        ]
         return m
+
+    def _coarse(self, m):
+        """The bits that the rest of the way may need, as a choice of one place in the value."""
+        sign, width = self.value[-1], KEPT + STEP - 1
+        places = [STEP * n - LEFT_BITS - 1 for n in range(MOST // STEP + 1)]
+        chosen, beyond = Signal(len(places)), Signal(len(places))
+        m.d.comb += chosen.eq(Cat(self.right[4:] == n for n in range(len(places))))
+        m.d.comb += beyond.eq(Cat(sign & chosen[n:].any() for n in range(len(places))))
+        bits = []
+        for bit in range(width):
+            here = [place + bit for place in places]
+            terms = [chosen[n] & self.value[at] for n, at in enumerate(here) if 0 <= at < BITS]
+            past = [n for n, at in enumerate(here) if at >= BITS]
+            if past:
+                terms.append(beyond[past[0]])
+            bits.append(Cat(terms).any())
+        # What falls below, and what is above and not the sign, from place to place.
+        below, leaves = [], []
+        for n, place in enumerate(places):
+            earlier = max(0, places[n - 1]) if n else 0
+            if place > earlier:
+                below.append(chosen[n:].any() & self.value[earlier:place].any())
+            top, later = place + width, BITS if n + 1 == len(places) else places[n + 1] + width
+            if top < BITS:
+                leaves.append(chosen[: n + 1].any() & _differs(self.value[top:later], sign))
+        word = Signal(signed(width), name="coarse")
+        m.d.comb += word.eq(Cat(bits))
+        power = Const(1 << (STEP - 1), STEP) >> self.right[:4]
+        return word, power, Cat(below).any(), Cat(leaves).any(), sign
+
+    def _fine(self, m, word, power, below, leaves, sign):
+        """To the right by the rest, which is to the left by what is missing to STEP: a product with
+        a power of two, which FPGAs have blocks for."""
+        moved = 0
+        for first in range(0, len(word), FACTOR_BITS):
+            part = word[first : first + FACTOR_BITS]
+            if first + FACTOR_BITS >= len(word):
+                part = part.as_signed()
+            product = Signal((part * power).shape(), name=f"product{first}")
+            m.d.comb += product.eq(part * power)
+            moved = moved | (product << first)  # no bit is in two of them
+        width = len(word) + STEP - 1
+        result = Signal(signed(width), name="moved")
+        m.d.comb += result.eq(moved)
+        kept = result[STEP - 1 : STEP - 1 + KEPT]
+        below = below | result[: STEP - 1].any()
+        leaves = leaves | _differs(result[STEP - 1 + KEPT :], sign)
+        return kept, below, leaves, sign
 
 
 def _differs(bits, sign):
     """Whether a bit is not the sign."""
     return Mux(sign, ~bits.all(), bits.any()) if len(bits) else Const(0)
-
-
-def _pick(cases, index):
-    cases = [*cases, *[cases[-1]] * ((1 << len(index)) - len(cases))]
-    return Cat(cases).bit_select(index, 1)

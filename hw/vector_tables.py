@@ -6,17 +6,20 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.isa import Function
+from golden.layers import EXP_FRAC
 
 from .vector_control import TABLES
 
 INDEX_BITS = 11
-ENTRY = data.StructLayout({"low": signed(18), "step": signed(10)})
+ENTRY = data.StructLayout({"low": signed(18), "step": signed(9)})
 """A value and the difference to the next; of EXP2 their low bits, the others being in `EXTRA`."""
-EXTRA = data.StructLayout({"low": 7, "step": 6})
+EXTRA = data.StructLayout({"low": signed(8), "step": signed(7)})
 LATENCY = 1
+BLOCK_BITS = 16
+"""Memories as wide as this take no more blocks of ECP5 without multiplexers than with them."""
 
 SHORT_BITS = 9
-"""EXP2 and SINE have shorter tables, the second of which follows the first."""
+"""EXP2 and SINE have shorter tables. They are one part: EXP2, nothing, SINE and its negative."""
 
 
 def _entries(function: Function) -> list[tuple[int, int]]:
@@ -28,9 +31,9 @@ def _fits(value: int, bits: int) -> bool:
     return -1 << (bits - 1) <= value < 1 << (bits - 1)
 
 
-def _packed(low: int, step: int, layout: data.StructLayout) -> dict[str, int]:
-    widths = {name: field.width for name, field in layout}
-    return {"low": low % (1 << widths["low"]), "step": step % (1 << widths["step"])}
+def _packed(low: int, step: int, layout: data.StructLayout) -> int:
+    first, second = (field.width for _, field in layout)
+    return low % (1 << first) | step % (1 << second) << first
 
 
 def _rows() -> list[tuple[int, int]]:
@@ -41,17 +44,17 @@ def _rows() -> list[tuple[int, int]]:
         rows += entries
     exp2, sine = _entries(Function.EXP2), _entries(Function.SINE)
     assert len(exp2) == len(sine) == 1 << SHORT_BITS
-    assert all(_fits(v, 18) and _fits(d, 10) for v, d in rows + sine)
+    assert all(_fits(v, 18) and _fits(d, 9) for v, d in rows + sine)
     assert all(0 <= v < 1 << 25 and _fits(d, 16) for v, d in exp2)
-    return rows + exp2 + sine
+    return rows + exp2 + [(0, 0)] * len(exp2) + sine + [(-v, -d) for v, d in sine]
 
 
 class VectorTables(wiring.Component):
-    """The tables for ``ports`` lanes, which share one memory.
+    """The tables for ``ports`` lanes. In block RAM, each two of them share a copy.
 
     Ports
     -----
-    address: the index, and above it the table, or 3 for EXP2 and, 512 above it, SINE
+    address: the index, and above it the table, or 3 for the short ones
     low, step: of the entry, `LATENCY` cycles later; those of EXP2 need ``extra`` above them
     """
 
@@ -67,21 +70,23 @@ class VectorTables(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        entries = [_packed(low, step, ENTRY) for low, step in _rows()]
-        extras = [_packed(low >> 18, step >> 10, EXTRA) for low, step in _entries(Function.EXP2)]
-        as_word = [e["low"] | e["step"] << 18 for e in entries]
-        as_extra = [e["low"] | e["step"] << 7 for e in extras]
-        m.submodules.main = main = memory.Memory(
-            shape=28, depth=4 << INDEX_BITS, init=as_word + [0] * ((4 << INDEX_BITS) - len(as_word))
-        )
-        m.submodules.more = more = memory.Memory(shape=13, depth=1 << SHORT_BITS, init=as_extra)
-        for n in range(self.ports):
-            address = self.address[n]
-            for rom, target in ((main, self.entry[n]), (more, self.extra[n])):
+        main, more = ENTRY.size, EXTRA.size
+        low, step = (field.width for _, field in ENTRY)
+        assert low + EXTRA["low"].width > EXP_FRAC + 1
+        words = [_packed(v, d, ENTRY) for v, d in _rows()]
+        extras = [_packed(v >> low, d >> step, EXTRA) for v, d in _entries(Function.EXP2)]
+        parts = [(words, 0, BLOCK_BITS), (words, BLOCK_BITS, main), (extras, 0, more)]
+        found = [[] for _ in range(self.ports)]
+        for number, (content, first, end) in enumerate(parts):
+            depth = 1 << (len(content) - 1).bit_length()
+            mask = (1 << (end - first)) - 1
+            init = [word >> first & mask for word in content] + [0] * (depth - len(content))
+            rom = memory.Memory(shape=end - first, depth=depth, init=init)
+            m.submodules[f"part{number}"] = rom
+            for address, bits in zip(self.address, found, strict=True):
                 port = rom.read_port()
-                m.d.comb += [
-                    port.addr.eq(address[: len(port.addr)]),
-                    port.en.eq(1),
-                    Cat(target.as_value()).eq(port.data),
-                ]
+                m.d.comb += [port.addr.eq(address[: len(port.addr)]), port.en.eq(1)]
+                bits.append(port.data)
+        for entry, extra, bits in zip(self.entry, self.extra, found, strict=True):
+            m.d.comb += [entry.as_value().eq(Cat(bits[:2])), extra.as_value().eq(bits[2])]
         return m

@@ -1,8 +1,10 @@
 """The vector unit: runs VECTOR instructions on the scratchpad."""
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
-from amaranth.hdl import Array, Cat, EnableInserter, Module, Mux, Signal, signed
+from amaranth.hdl import Array, Cat, Module, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -12,7 +14,7 @@ from golden.isa import SEGMENTS
 
 from .operands import OPERANDS
 from .places import POSITION_BITS
-from .vector_control import CONTROL, REGISTERS, VectorDecoder, token
+from .vector_control import REGISTERS, VectorDecoder, token
 from .vector_finish import VectorFinish
 from .vector_lane import VectorLane
 from .vector_reader import VectorReader
@@ -71,14 +73,14 @@ class VectorUnit(wiring.Component):
             "decoder": VectorDecoder(config),
             "reader": VectorReader(config),
             "settings": VectorSettings(),
-            "reduce": VectorReduce(config),
+            "sums": VectorReduce(config),
             "writer": VectorWriter(config),
             "finish": VectorFinish(config),
         }
         for name, part in parts.items():
             m.submodules[name] = part
         decoder, reader, settings = (parts[n] for n in ("decoder", "reader", "settings"))
-        reduce, writer, finish = (parts[n] for n in ("reduce", "writer", "finish"))
+        sums, writer, finish = (parts[n] for n in ("sums", "writer", "finish"))
         for part in (decoder, reader, settings, writer, finish):
             m.d.comb += part.operands.eq(self.operands)
         for part in (reader, settings, writer, finish):
@@ -91,8 +93,7 @@ class VectorUnit(wiring.Component):
         for n, lane in enumerate(lanes):
             m.d.comb += [
                 writer.y[n].eq(lane.y),
-                reduce.y[n].eq(lane.y),
-                reduce.high[n].eq(lane.high),
+                sums.y[n].eq(lane.y),
             ]
         self._registers(m, reader, settings, finish)
         m.d.comb += [
@@ -104,12 +105,13 @@ class VectorUnit(wiring.Component):
             settings.take.eq(reader.take),
             settings.hand.eq(tokens[ELEMENTS_AT - 1].step & tokens[ELEMENTS_AT - 1].first),
             writer.token.eq(tokens[-1]),
-            reduce.token.eq(tokens[-1]),
-            reduce.wide.eq(decoder.control.square),
+            sums.token.eq(tokens[-1]),
             finish.leave.eq(reader.leave),
             finish.before.eq(settings.taken),
-            finish.count.eq(Mux(decoder.control.length, reader.place + 1, self.operands.count)),
-            *(getattr(finish, n).eq(getattr(reduce, n)) for n in ("end", "sum", "peak", "top")),
+            finish.count.eq(reader.count),
+            # Memories need no care for words that are read while they are written.
+            reader.busy.eq(finish.set | finish.end),
+            *(getattr(finish, n).eq(getattr(sums, n)) for n in ("end", "sum", "peak", "top")),
             writer.header.eq(finish.header),
             writer.exponent.eq(finish.exponent),
             finish.taken.eq(writer.taken),
@@ -140,15 +142,19 @@ class VectorUnit(wiring.Component):
         product = ELEMENTS_AT + VectorLane.product_at
         here = tokens[ELEMENTS_AT]
         lanes = []
+        # How far the element is that ROTATE turns this one with, where it is in the same word.
+        turned = control.rotate & here.second
+        inner = Signal(exact_log2(count))
+        m.d.comb += inner.eq(self.operands.k & turned.replicate(len(inner)))
         for n in range(count):
             m.submodules[f"lane{n}"] = lane = VectorLane(config)
             lanes.append(lane)
             a = Signal(signed(RESULT_BITS), name=f"a{n}")
-            m.d.comb += a.eq(elements[n])
-            # Elements that ROTATE turns with one of the same word.
-            for bit in range(exact_log2(count)):
-                with m.If(control.rotate & here.second & self.operands.k[bit]):
-                    m.d.comb += a.eq(elements[n ^ 1 << bit])
+            near = [n ^ 1 << bit for bit in range(len(inner))]
+            terms = [elements[n] & (~inner.any()).replicate(RESULT_BITS)]
+            for bit, other in enumerate(near):
+                terms.append(elements[other] & inner[bit].replicate(RESULT_BITS))
+            m.d.comb += a.eq(reduce(or_, terms))
             m.d.comb += [
                 lane.a.eq(a),
                 lane.b.eq(later.word_select(n, RESULT_BITS)),
@@ -158,15 +164,13 @@ class VectorUnit(wiring.Component):
                 lane.second.eq(tokens[product].second),
                 lane.keep.eq(tokens[-2].mask[n]),
             ]
-        for n in range(0, count, 2):
-            pair = lanes[n : n + 2]
-            m.submodules[f"tables{n // 2}"] = tables = VectorTables(len(pair))
-            for port, lane in enumerate(pair):
-                m.d.comb += [
-                    tables.address[port].eq(lane.address),
-                    lane.entry.eq(tables.entry[port]),
-                    lane.extra.eq(tables.extra[port]),
-                ]
+        m.submodules.tables = tables = VectorTables(count)
+        for port, lane in enumerate(lanes):
+            m.d.comb += [
+                tables.address[port].eq(lane.address),
+                lane.entry.eq(tables.entry[port]),
+                lane.extra.eq(tables.extra[port]),
+            ]
         return lanes
 
     def _registers(self, m, reader, settings, finish):

@@ -63,9 +63,9 @@ class VectorWriter(wiring.Component):
             m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
         word = self._collect(m, place)
 
-        # The address of the next word; that of the header, and whose it is, until it is written.
-        start, head, address = (
-            Signal.like(self.write_address, name=n) for n in ("start_at", "head_at", "address")
+        # Where the word goes; that of the header, and whose it is, until it is written.
+        start, head, address, within = (
+            Signal.like(self.write_address, name=n) for n in ("start_at", "head_at", "at", "within")
         )
         bank, head_bank = Signal(self.config.cols), Signal(self.config.cols)
         put = Signal()
@@ -73,13 +73,15 @@ class VectorWriter(wiring.Component):
             put.eq(self.token.valid & c.writes & (final | self.token.last)),
             bank.eq(1 << walk.column),
         ]
-        fresh = Signal(init=1)  # no word of the segment has been written
+        index = self.token.index
+        with m.If(c.halves):
+            m.d.comb += within.eq(index >> 1)
+        with m.Elif(c.bytes):
+            m.d.comb += within.eq(index >> 2)
+        with m.Else():
+            m.d.comb += within.eq(index)
         with m.If(self.token.valid):
-            m.d.sync += fresh.eq(self.token.last)
-            with m.If(fresh):
-                m.d.sync += address.eq(start + c.header)
-            with m.Elif(place == 0):
-                m.d.sync += address.eq(address + 1)
+            m.d.sync += address.eq(start + c.header + within)
         with m.If(self.start):
             m.d.sync += start.eq(o.dst)
         with m.Elif(ends):
@@ -105,19 +107,15 @@ class VectorWriter(wiring.Component):
         halves = Cat(each[:16] for each in y)
         quarters = Cat(each[:8] for each in y)
         word = Signal(size, reset_less=True)
+        whole = ~(c.bytes | c.halves)
         for quarter in range(4):
             at = slice(quarter * size // 4, (quarter + 1) * size // 4)
-            # A part goes to its place, and clears those behind it when it is the first.
-            part = Mux(
-                c.bytes, quarters, Mux(c.halves, halves.word_select(quarter % 2, size // 4), 0)
-            )
-            here = Mux(c.bytes, place == quarter, place[0] == quarter // 2)
-            whole = ~(c.bytes | c.halves)
-            with m.If(self.token.valid):
-                with m.If(whole):
-                    m.d.sync += word[at].eq(Cat(y)[at])
-                with m.Elif(here):
-                    m.d.sync += word[at].eq(part)
-                with m.Elif(place == 0):
-                    m.d.sync += word[at].eq(0)
+            half = halves.word_select(quarter % 2, size // 4)
+            part = Mux(whole, Cat(y)[at], Mux(c.bytes, quarters, half))
+            here = whole | Mux(c.bytes, place == quarter, place[0] == quarter // 2)
+            # The first part clears what is behind it.
+            with m.If(self.token.valid & here):
+                m.d.sync += word[at].eq(part)
+            with m.Elif(self.token.valid & (place == 0)):
+                m.d.sync += word[at].eq(0)
         return word

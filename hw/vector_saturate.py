@@ -1,0 +1,70 @@
+"""The end of a lane of the vector unit."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.arith import GUARD_BITS
+from golden.config import RESULT_BITS
+from golden.vector import SUM_BITS
+
+from .adders import add_subtract
+from .vector_control import CONTROL
+
+VALUE_BITS = GUARD_BITS + 1
+
+
+class VectorSaturate(wiring.Component):
+    """The sum, and its saturation; a cycle each.
+
+    Ports
+    -----
+    whole, up, over, minus: of `VectorShifter`
+    added: with them
+    high, keep: a cycle later: of SQUARE, what is above y; y is not to be zero
+    y: two cycles later, extended
+    """
+
+    latency = 2
+
+    def __init__(self):
+        super().__init__(
+            {
+                "control": In(CONTROL),
+                "whole": In(signed(GUARD_BITS)),
+                "up": In(1),
+                "over": In(1),
+                "minus": In(1),
+                "added": In(signed(RESULT_BITS + 1)),
+                "high": In(SUM_BITS - RESULT_BITS),
+                "keep": In(1),
+                "y": Out(signed(SUM_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.control
+        wide = Signal(signed(VALUE_BITS))
+        m.d.comb += wide.eq(self.whole)
+        value = Signal(signed(VALUE_BITS), reset_less=True)
+        over, minus = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [
+            value.eq(add_subtract(m, platform, "add", wide, self.added, subtract=0, carry=self.up)),
+            over.eq(self.over),
+            minus.eq(self.minus),
+        ]
+
+        # What was over before the addition is so by far.
+        sign = Mux(over, minus, value[-1])
+        bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - RESULT_BITS))
+        leaves = over | Mux(value[-1], (~value & bound).any(), (value & bound).any())
+        edge = Cat(Mux(bit, sign, ~sign) for bit in c.bound)
+        low = Mux(leaves, edge, value[:RESULT_BITS])
+        high = Mux(c.square, self.high, low[-1].replicate(len(self.high)))
+        y = Signal.like(self.y, reset_less=True)
+        m.d.sync += y.eq(Cat(low, high))
+        with m.If(~self.keep):
+            m.d.sync += y.eq(0)
+        m.d.comb += self.y.eq(y)
+        return m
