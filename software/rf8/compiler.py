@@ -79,12 +79,14 @@ def compile(
     config: AccelConfig | str = "sim",
     *,
     context: int | None = None,
+    graph: Graph | None = None,
     progress: Progress = lambda *_: None,
 ) -> Program:
     """Compile an RF8 model for the accelerator ``config``.
 
     ``context``: the most tokens of a sequence, for which memory and scratchpad are laid out; the
-    model's own by default.
+    model's own by default. ``graph``: what to lower, for instance of `rf8.frontend.export_graph`;
+    that of the model's architecture by default.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def compile(
             f"config {config.name!r}: whole models need a bus of `rows` bytes, {config.rows}; this "
             f"one has {config.bus_bytes}"
         )
-    graph = optimize(graph_of(model.spec, model.name))
+    graph = optimize(graph or graph_of(model.spec, model.name))
     return _Build(model, graph, config, context or model.spec.context, progress).program()
 
 

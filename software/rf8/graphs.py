@@ -66,7 +66,7 @@ class _Maker:
         b, width = self._b, spec.width
         tokens = b.add(Embedding("wte", width, "wte.weight", "token"))
         places = b.add(Embedding("wpe", width, "wpe.weight", "position"))
-        x = b.add(Add("wpe", width, tokens, places))
+        x = b.add(Add("embeddings", width, tokens, places))
         for layer in range(spec.layers):
             at = f"h.{layer}."
             qkv = self._linear(f"{at}attn.c_attn", self._norm(f"{at}ln_1", x), 3 * width)
@@ -74,11 +74,11 @@ class _Maker:
             q, k, v = (b.add(Split(f"{at}attn", width, qkv, n, cut)) for n in range(3))
             context = b.add(Attention(f"{at}attn", width, q, k, v, spec.heads, spec.heads, None))
             y = self._linear(f"{at}attn.c_proj", context, width)
-            x = b.add(Add(f"{at}attn.c_proj", width, x, y))
+            x = b.add(Add(f"h.{layer}", width, x, y))
             inner = self._linear(f"{at}mlp.c_fc", self._norm(f"{at}ln_2", x), spec.inner)
             active = b.add(Activate(f"{at}mlp.act", spec.inner, inner, spec.activation))
             y = self._linear(f"{at}mlp.c_proj", active, width)
-            x = b.add(Add(f"{at}mlp.c_proj", width, x, y))
+            x = b.add(Add(f"h.{layer}", width, x, y))
         return self._head(self._norm("ln_f", x))
 
     def llama(self, spec: LlamaSpec) -> Graph:
@@ -97,13 +97,13 @@ class _Maker:
                 Attention(f"{at}self_attn", queries, q, k, v, spec.heads, spec.kv_heads, rotary)
             )
             y = self._linear(f"{at}self_attn.o_proj", context, width)
-            x = b.add(Add(f"{at}self_attn.o_proj", width, x, y))
+            x = b.add(Add(f"layers.{layer}", width, x, y))
             normal = self._norm(f"{at}post_attention_layernorm", x)
             gate, up = (
                 self._linear(f"{at}mlp.{part}_proj", normal, spec.inner) for part in ("gate", "up")
             )
             gate = b.add(Activate(f"{at}mlp.act_fn", spec.inner, gate, "silu"))
-            inner = b.add(Multiply(f"{at}mlp.act_fn", spec.inner, gate, up))
+            inner = b.add(Multiply(f"{at}mlp", spec.inner, up, gate))
             y = self._linear(f"{at}mlp.down_proj", inner, width)
-            x = b.add(Add(f"{at}mlp.down_proj", width, x, y))
+            x = b.add(Add(f"layers.{layer}", width, x, y))
         return self._head(self._norm("norm", x))

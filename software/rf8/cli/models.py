@@ -34,25 +34,39 @@ def compile_command(
     context: Annotated[
         int | None, typer.Option(help="Most tokens of a sequence; the model's own by default")
     ] = None,
+    export: Annotated[
+        bool,
+        typer.Option(
+            "--export", help="Take the operations from torch.export of the model (extra gg)"
+        ),
+    ] = False,
     flat: Annotated[
         Path | None, typer.Option(help="Also write a flat image, for the C driver (docs/driver.md)")
     ] = None,
 ) -> None:
     """Compile a model to a program image. A float model is quantised on the way."""
-    program = compiled(load_model(model), config, context)
+    program = compiled(load_model(model), config, context, export=export)
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
     print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
 
 
-def compiled(model: Model, config: str, context: int | None = None) -> Program:
+def compiled(
+    model: Model, config: str, context: int | None = None, *, export: bool = False
+) -> Program:
     target = get_config(config)
     if model.span is None:
         with Bar("quantising") as step:
             model = rf8.quantize(model, span=target.span, progress=step)
+    graph = None
+    if export:
+        from rf8.frontend import export_graph
+        from rf8.hf import to_transformers
+
+        graph = export_graph(to_transformers(model), model.name)
     with Bar("compiling") as step:
-        return rf8.compile(model, config=target, context=context, progress=step)
+        return rf8.compile(model, config=target, context=context, graph=graph, progress=step)
 
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
