@@ -1,6 +1,6 @@
 """What a VECTOR instruction asks of its unit's parts, decoded once."""
 
-from amaranth.hdl import Cat, Module, Mux, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -111,8 +111,9 @@ class VectorDecoder(wiring.Component):
             [Function.SQUARE],
             [*TABLES, Function.RESIDUE],
         ]
+        top = Signal(5)  # the first bit that is the sign
         rotate = function == Function.ROTATE
-        top = (o.k[:6] - 1)[:5] | rotate.replicate(5)  # the first bit that is the sign
+        m.d.comb += top.eq((o.k[:6] - 1)[:5] | rotate.replicate(5))
         mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
         codes = output == Output.CODES
         headed = Cat(output == n for n in (Output.BLOCK, Output.CODES, Output.ROW)).any()

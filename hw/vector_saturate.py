@@ -56,11 +56,14 @@ class VectorSaturate(wiring.Component):
         ]
 
         # What was over before the addition is so by far.
-        sign = Mux(over, minus, value[-1])
+        sign, leaves, low = Signal(), Signal(), Signal(RESULT_BITS)
         bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - RESULT_BITS))
-        leaves = over | Mux(value[-1], (~value & bound).any(), (value & bound).any())
-        edge = Cat(Mux(bit, sign, ~sign) for bit in c.bound)
-        low = Mux(leaves, edge, value[:RESULT_BITS])
+        edge = ~c.bound ^ sign.replicate(RESULT_BITS)  # the sign where the bound is, else not
+        m.d.comb += [
+            sign.eq(Mux(over, minus, value[-1])),
+            leaves.eq(over | Mux(value[-1], (~value & bound).any(), (value & bound).any())),
+            low.eq(Mux(leaves, edge, value[:RESULT_BITS])),
+        ]
         high = Mux(c.square, self.high, low[-1].replicate(len(self.high)))
         y = Signal.like(self.y, reset_less=True)
         m.d.sync += y.eq(Cat(low, high))

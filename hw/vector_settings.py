@@ -59,9 +59,13 @@ class VectorSettings(wiring.Component):
             m.d.comb += power.eq(Mux(c.table, -STEP_BITS, 0))
         with m.If(self.hand):
             m.d.sync += [
-                s.base.eq(Mux(c.exp2, top, Mux(c.sine, 1 << (SINE_FIRST - 1), 0))),
+                s.base.eq(top),
                 s.distance.eq(LEFT_BITS - power),
                 s.minus.eq(-factor),
-                s.constant.eq(Mux(c.scale, factor, Mux(c.angle, place, ~c.relu))),
+                s.constant.eq(Mux(c.scale, factor, place)),
             ]
+            with m.If(~c.exp2):
+                m.d.sync += s.base.eq(Mux(c.sine, 1 << (SINE_FIRST - 1), 0))
+            with m.If(~(c.scale | c.angle)):
+                m.d.sync += s.constant.eq(~c.relu)
         return m

@@ -1,5 +1,8 @@
 """The shifter of a lane of the vector unit."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -81,15 +84,13 @@ class VectorShifter(wiring.Component):
         places = [STEP * n - LEFT_BITS - 1 for n in range(MOST // STEP + 1)]
         chosen, beyond = Signal(len(places)), Signal(len(places))
         m.d.comb += chosen.eq(Cat(self.right[4:] == n for n in range(len(places))))
-        m.d.comb += beyond.eq(Cat(sign & chosen[n:].any() for n in range(len(places))))
-        bits = []
-        for bit in range(width):
-            here = [place + bit for place in places]
-            terms = [chosen[n] & self.value[at] for n, at in enumerate(here) if 0 <= at < BITS]
-            past = [n for n, at in enumerate(here) if at >= BITS]
-            if past:
-                terms.append(beyond[past[0]])
-            bits.append(Cat(terms).any())
+        m.d.comb += beyond.eq(chosen & sign.replicate(len(places)))
+        terms = []
+        for n, place in enumerate(places):
+            end = place + width
+            part = Cat(Const(0, max(0, -place)), self.value[max(0, place) : end])
+            known = chosen[n].replicate(len(part)) & part
+            terms.append(Cat(known, beyond[n].replicate(max(0, end - BITS))))
         # What falls below, and what is above and not the sign, from place to place.
         below, leaves = [], []
         for n, place in enumerate(places):
@@ -100,7 +101,7 @@ class VectorShifter(wiring.Component):
             if top < BITS:
                 leaves.append(chosen[: n + 1].any() & _differs(self.value[top:later], sign))
         word = Signal(signed(width), name="coarse")
-        m.d.comb += word.eq(Cat(bits))
+        m.d.comb += word.eq(reduce(or_, terms))
         power = Const(1 << (STEP - 1), STEP) >> self.right[:4]
         return word, power, Cat(below).any(), Cat(leaves).any(), sign
 
