@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig, get_config
-from golden.isa import After, Flag, Function, Opcode, encode_program, vector_words
-from golden.layers import TURN_BITS, Block, block_quantize, rotary_steps
-from golden.machine import pack_tiles
+from golden.config import RESULT_FRAC, AccelConfig, get_config
+from golden.isa import After, Flag, Function, Opcode, encode_program
 from rf8.errors import DataError
 from rf8.graphs import graph_of
 from rf8.ir import (
@@ -29,49 +24,10 @@ from rf8.ir import (
     Split,
     optimize,
 )
-from rf8.lower import (
-    ACTIVATIONS,
-    Cache,
-    Emitter,
-    Heads,
-    Stream,
-    interleaved_rows,
-    padded_width,
-)
-from rf8.model import Model, RF8Tensor
-from rf8.program import Buffer, Entry, Program, Region
-
-PAGE = 4096
-"""Streams and buffers begin on multiples of this: no burst is cut short at their start."""
-
-NORM_FRAC = 24
-"""Fraction bits of norm weights before they become a block of 16-bit mantissas."""
-
-Progress = Callable[[str, int, int], None]
-
-
-def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
-    """A norm weight or a bias as int32 fixed point, rounded half to even.
-
-    Raises
-    ------
-    DataError
-        Where a value does not fit.
-    """
-    scaled = np.rint(model.float_tensor(name).astype(np.float64) * 2.0**frac)
-    limit = float(1 << (RESULT_BITS - 1))
-    largest = float(np.abs(scaled).max())
-    if largest >= limit:
-        raise DataError(
-            f"{model.name}: {name} reaches {largest / 2**frac:g}, must stay below "
-            f"{limit / 2**frac:g}"
-        )
-    return scaled.astype(np.int64)
-
-
-def norm_weight(model: Model, name: str) -> Block:
-    """The weight of a norm, as `golden.layers` takes it."""
-    return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
+from rf8.layout import Layout, Progress
+from rf8.lower import ACTIVATIONS, Emitter, padded_width
+from rf8.model import Model
+from rf8.program import Buffer, Entry, Program
 
 
 def compile(
@@ -114,269 +70,49 @@ def compile(
             f"one has {config.bus_bytes}"
         )
     graph = optimize(graph or graph_of(model.spec, model.name))
-    return _Build(model, graph, config, context or model.spec.context, progress).program()
+    layout = Layout(model, graph, config, context or model.spec.context, progress)
+    return _program(layout)
 
 
-@dataclass
-class _Memory:
-    """Lays out external memory; addresses ascend."""
-
-    end: int = PAGE
-    parts: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
-
-    def reserve(self, size: int) -> int:
-        """Address of ``size`` bytes that begin a page and are zero at the start."""
-        address, self.end = self.end, pages(self.end + size)
-        return address
-
-    def put(self, data: NDArray[np.generic]) -> int:
-        """Address of a copy of ``data``."""
-        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        address = self.reserve(flat.size)
-        self.parts.append((address, flat))
-        return address
-
-    def section(self) -> tuple[int, NDArray[np.uint8]]:
-        """All that was put, as one piece; nothing may have been reserved between."""
-        first = self.parts[0][0]
-        last, data = self.parts[-1]
-        whole = np.zeros(last + data.size - first, np.uint8)
-        for address, part in self.parts:
-            whole[address - first : address - first + part.size] = part
-        self.parts.clear()
-        return first, whole
-
-
-class _Build:
-    """One compilation."""
-
-    def __init__(
-        self, model: Model, graph: Graph, config: AccelConfig, context: int, progress: Progress
-    ) -> None:
-        self.model, self.graph, self.config = model, graph, config
-        self.context, self.progress = context, progress
-        self.memory = _Memory()
-        self.users = graph.users()
-        self.heads = {index: self._heads(op) for index, op in graph.attentions()}
-        self.offsets: dict[int, int] = {}  # of splits, in elements of the laid-out vector
-        self.streams: dict[str, Stream] = {}
-        self.norms: dict[int, tuple[Block, tuple[int, int | None]]] = {}
-        self.caches: dict[int, Cache] = {}
-        self.angles: dict[tuple[Rotary, int], int] = {}
-
-    def program(self) -> Program:
-        """Lay out, lower, encode."""
-        model, config, memory = self.model, self.config, self.memory
-        spec = model.spec
-        self._check_sizes()
-        vocab = -(-spec.vocab // config.rows) * config.rows
-        size = pages(vocab * RESULT_BITS // 8)
-        logits = Buffer(memory.reserve(config.cols * size), size)
-        regions = [Region("logits", logits.address, config.cols * size)]
-        self._put_caches(regions)
-        self._put_constants()
-        weights = memory.section()
-
-        entries, text = [], b""
-        for columns in sorted({1, config.cols}):
-            for head in (True, False):
-                emitter = Emitter(config, columns, model.name)
-                _Lowering(self, emitter, logits if head else None).run()
-                entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
-                text += encode_program(emitter.instructions, config)
-        start = memory.reserve(len(text))
-        if memory.end >> config.addr_bits:
-            raise DataError(
-                f"{model.name} needs {memory.end} bytes of memory, config {config.name!r} "
-                f"addresses {1 << config.addr_bits}: use a shorter context"
-            )
-        eos = model.config.get("eos_token_id")
-        return Program(
-            config=config,
-            spec=spec,
-            model=model.name,
-            context=self.context,
-            memory_bytes=memory.end,
-            sections={"weights": weights, "program": (start, np.frombuffer(text, np.uint8))},
-            entries=entries,
-            logits=logits,
-            regions=regions,
-            eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
-            files=dict(model.files),
+def _program(layout: Layout) -> Program:
+    """Lower, once for each number of columns, and encode."""
+    model, config, memory = layout.model, layout.config, layout.memory
+    spec = model.spec
+    entries, text = [], b""
+    for columns in sorted({1, config.cols}):
+        for head in (True, False):
+            emitter = Emitter(config, columns, model.name)
+            _Lowering(layout, emitter, layout.logits if head else None).run()
+            entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
+            text += encode_program(emitter.instructions, config)
+    start = memory.reserve(len(text))
+    if memory.end >> config.addr_bits:
+        raise DataError(
+            f"{model.name} needs {memory.end} bytes of memory, config {config.name!r} "
+            f"addresses {1 << config.addr_bits}: use a shorter context"
         )
-
-    def _heads(self, op: Attention) -> Heads:
-        width = op.width // op.heads
-        padded = padded_width(width, self.config)
-        return Heads(op.heads, op.kv_heads, width, padded, self.context)
-
-    def _check_sizes(self) -> None:
-        model, config = self.model, self.config
-        found = [self.graph.ops[op.x].width for op in self.graph.ops if isinstance(op, Linear)]
-        found += [self.context, *(2 * heads.padded for heads in self.heads.values())]
-        found += [heads.queries * heads.stride(config) for heads in self.heads.values()]
-        if max(found) > config.max_k:
-            raise DataError(
-                f"{model.name} has dot products of {max(found)} elements, config {config.name!r} "
-                f"does {config.max_k} at most: use a config with a larger max_k, or a shorter "
-                "context"
-            )
-
-    # Memory.
-
-    def _put_caches(self, regions: list[Region]) -> None:
-        config = self.config
-        for layer, (index, heads) in enumerate(self.heads.items()):
-            cache = Cache([], [], [])
-            first = self.memory.end
-            for _ in range(heads.groups):
-                tiles = -(-heads.context // config.rows)
-                size = tiles * (1 + 2 * heads.padded) * config.rows
-                cache.keys.append(self.memory.reserve(size))
-                size = (1 + heads.context) * config.rows
-                count = heads.tiles(config)
-                cache.values.append([self.memory.reserve(size) for _ in range(count)])
-                size = vector_words(heads.context, config) * config.bus_bytes
-                cache.biases.append(self.memory.reserve(size))
-            name = f"layer {layer}, keys and values"
-            regions.append(Region(name, first, self.memory.end - first))
-            self.caches[index] = cache
-
-    def _put_constants(self) -> None:
-        """Everything that programs only read: matrices, norms, angles."""
-        ops = self.graph.ops
-        for index, op in enumerate(ops):
-            self.progress(op.module, index, len(ops))
-            match op:
-                case Linear():
-                    self._put_linear(index, op)
-                case Norm():
-                    self._put_norm(index, op)
-                case Attention(rotary=Rotary() as rotary):
-                    key = rotary, self.heads[index].width
-                    if key not in self.angles:
-                        self.angles[key] = self._put_angles(*key)
-        for op in ops:  # after the head's: they may be the same
-            if isinstance(op, Embedding) and op.weight not in self.streams:
-                self.streams[op.weight] = self._put_matrix([(op.weight, None)])
-
-    def _put_linear(self, index: int, op: Linear) -> None:
-        splits = [i for i in self.users[index] if isinstance(self.graph.ops[i], Split)]
-        rows = self._split_rows(splits) if splits else None
-        columns = None
-        source = self.graph.ops[op.x]
-        if isinstance(source, Attention):
-            columns = self._context_columns(self.heads[op.x])
-        parts = [(weight, bias) for weight, bias, _ in op.parts]
-        self.streams[op.module] = stream = self._put_matrix(parts, rows, columns)
-        if rows is None and columns is None and len(parts) == 1 and not stream.bias:
-            self.streams[parts[0][0]] = stream  # an embedding may be the same matrix
-
-    def _split_rows(self, splits: list[int]) -> NDArray[np.int64]:
-        """Rows of a matrix whose results are cut into parts, each from a word's start; heads are
-        padded, and pairs that turn are neighbours. Notes where the parts begin."""
-        found: list[NDArray[np.int64]] = []
-        first = place = 0
-        for index in sorted(splits, key=lambda i: self._split(i).part):
-            op = self._split(index)
-            self.offsets[index] = place
-            rows = self._part_rows(index, op.width)
-            found.append(np.where(rows < 0, -1, rows + first))
-            first, place = first + op.width, place + len(rows)
-        return np.concatenate(found)
-
-    def _split(self, index: int) -> Split:
-        op = self.graph.ops[index]
-        assert isinstance(op, Split)
-        return op
-
-    def _part_rows(self, index: int, width: int) -> NDArray[np.int64]:
-        (user,) = self.users[index]
-        op = self.graph.ops[user]
-        if not isinstance(op, Attention):
-            whole = vector_words(width, self.config) * self.config.results_per_word
-            return np.concatenate([np.arange(width), np.full(whole - width, -1)])
-        heads = self.heads[user]
-        order = np.arange(heads.width)
-        if index != op.v and op.rotary is not None and op.rotary.pairing == "halves":
-            order = interleaved_rows(heads.width)
-        rows = np.full((width // heads.width, heads.padded), -1)
-        rows[:, : heads.width] = np.arange(len(rows))[:, None] * heads.width + order
-        return rows.reshape(-1)
-
-    def _context_columns(self, heads: Heads) -> NDArray[np.int64] | None:
-        """Columns of the matrix that follows attention, where heads are padded to words."""
-        stride, width = heads.stride(self.config), heads.width
-        if stride == width:
-            return None
-        columns = np.full((heads.queries, stride), -1)
-        columns[:, :width] = np.arange(heads.queries * width).reshape(-1, width)
-        return columns.reshape(-1)
-
-    def _put_matrix(
-        self,
-        parts: list[tuple[str, str | None]],
-        rows: NDArray[np.int64] | None = None,
-        columns: NDArray[np.int64] | None = None,
-    ) -> Stream:
-        """A stream of matrices and biases on top of each other.
-
-        ``rows``, ``columns``: which row or column comes where, -1 for one of zeros.
-        """
-        model, config = self.model, self.config
-        tensors = [model.tensors[weight] for weight, _ in parts]
-        matrices = [tensor for tensor in tensors if isinstance(tensor, RF8Tensor)]
-        assert len(matrices) == len(tensors)
-        codes = np.concatenate([matrix.codes for matrix in matrices])
-        exponents = np.concatenate([matrix.bias for matrix in matrices])
-        bias: NDArray[np.int64] | None = None
-        if any(name is not None for _, name in parts):
-            pieces = []
-            for (_, name), matrix in zip(parts, matrices, strict=True):
-                none = np.zeros(len(matrix.codes), np.int64)
-                pieces.append(none if name is None else fixed_point(model, name))
-            bias = np.concatenate(pieces)
-        if rows is not None:
-            empty = rows < 0
-            codes, exponents = codes[rows], exponents[rows]
-            codes[empty], exponents[empty] = 0, 0
-            bias = None if bias is None else np.where(empty, 0, bias[rows])
-        if columns is not None:
-            codes = codes[:, columns]
-            codes[:, columns < 0] = 0
-        address = self.memory.put(pack_tiles(codes, exponents, bias, config))
-        tiles = -(-len(codes) // config.rows)
-        return Stream(address, codes.shape[1], tiles, bias is not None, tiles * config.rows)
-
-    def _put_norm(self, index: int, op: Norm) -> None:
-        gamma = norm_weight(self.model, op.weight.removesuffix(".weight"))
-        beta = None if op.bias is None else self._put_elements(fixed_point(self.model, op.bias))
-        self.norms[index] = gamma, (self._put_elements(gamma.mantissa), beta)
-
-    def _put_elements(self, values: NDArray[np.int64]) -> int:
-        words = vector_words(len(values), self.config)
-        elements = np.zeros(words * self.config.results_per_word, "<i4")
-        elements[: len(values)] = values
-        return self.memory.put(elements)
-
-    def _put_angles(self, rotary: Rotary, width: int) -> int:
-        """Steps and offsets of `Emitter.angles`: cosines, then sines, the first of a pair's
-        negative."""
-        padded = padded_width(width, self.config)
-        steps = np.zeros(padded, np.int64)
-        steps[:width] = np.repeat(rotary_steps(width, rotary.theta), 2)
-        quarter, half = 1 << (TURN_BITS - 2), 1 << (TURN_BITS - 1)
-        sines = np.where(np.arange(padded) % 2 == 0, half, 0)
-        offsets = np.concatenate([np.full(padded, quarter), sines])
-        return self.memory.put(np.concatenate([steps, steps, offsets]).astype(np.uint32))
+    eos = model.config.get("eos_token_id")
+    return Program(
+        config=config,
+        spec=spec,
+        model=model.name,
+        context=layout.context,
+        memory_bytes=memory.end,
+        sections={"weights": layout.weights, "program": (start, np.frombuffer(text, np.uint8))},
+        entries=entries,
+        logits=layout.logits,
+        regions=layout.regions,
+        eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
+        files=dict(model.files),
+    )
 
 
 class _Lowering:
     """Writes one program: walks the graph, and keeps track of which words hold what."""
 
-    def __init__(self, build: _Build, emitter: Emitter, logits: Buffer | None) -> None:
-        self.build, self.e, self.logits = build, emitter, logits
-        self.ops, self.users = build.graph.ops, build.users
+    def __init__(self, layout: Layout, emitter: Emitter, logits: Buffer | None) -> None:
+        self.layout, self.e, self.logits = layout, emitter, logits
+        self.ops, self.users = layout.graph.ops, layout.users
         self.places: dict[int, int] = {}
         self.tables: dict[tuple[Rotary, int], int] = {}
         self.last = [max(used, default=len(self.ops)) for used in self.users]
@@ -388,9 +124,9 @@ class _Lowering:
         """All operations; without logits, those up to the last norm."""
         e, head = self.e, self.ops[-1]
         assert isinstance(head, Linear)
-        for key, address in self.build.angles.items():
+        for key, address in self.layout.angles.items():
             e.label("rotary positions")
-            self.tables[key] = e.angles(address, padded_width(key[1], self.build.config))
+            self.tables[key] = e.angles(address, padded_width(key[1], self.layout.config))
         for index, op in enumerate(self.ops[:-1]):
             if self.logits is None and index == head.x:
                 break
@@ -398,25 +134,25 @@ class _Lowering:
             self._lower(index, op)
         if self.logits is not None:
             e.label(head.module)
-            e.head(self.build.streams[head.module], self.places[head.x], self.logits)
+            e.head(self.layout.streams[head.module], self.places[head.x], self.logits)
         e.halt()
 
     def _lower(self, index: int, op: Op) -> None:
-        e, build = self.e, self.build
+        e, layout = self.e, self.layout
         match op:
             case Embedding():
                 self._new(index, e.scratch.take(e.words(op.width)))
-                limit = build.model.spec.vocab if op.by == "token" else build.context
+                limit = layout.model.spec.vocab if op.by == "token" else layout.context
                 by = Flag.TOKEN if op.by == "token" else Flag.INDEX
-                e.embed(build.streams[op.weight], limit, by, self.places[index])
+                e.embed(layout.streams[op.weight], limit, by, self.places[index])
             case Norm():
-                gamma, places = build.norms[index]
+                gamma, places = layout.norms[index]
                 self._blocks(index)
                 self._new(index, e.norm(self.places[op.x], op.width, gamma, places, op.epsilon))
             case Linear():
-                self._new(index, e.linear(build.streams[op.module], self.places[op.x]))
+                self._new(index, e.linear(layout.streams[op.module], self.places[op.x]))
             case Split():
-                offset = build.offsets[index] // build.config.results_per_word
+                offset = layout.offsets[index] // layout.config.results_per_word
                 self._inside(index, op.x, self.places[op.x] + offset)
             case Add() | Multiply():
                 self._pair(index, op)
@@ -432,7 +168,7 @@ class _Lowering:
         if any(used) and len(used) > 1:
             user = self.ops[self.users[index][1]]
             raise DataError(
-                f"{self.build.model.name}: {self.ops[index].module}: its result enters a matrix "
+                f"{self.layout.model.name}: {self.ops[index].module}: its result enters a matrix "
                 f"product and {user.module}, which cannot be lowered"
             )
         return any(used)
@@ -495,8 +231,8 @@ class _Lowering:
 
     def _attention(self, index: int, op: Attention) -> None:
         """A block of the context."""
-        e, build = self.e, self.build
-        heads, cache = build.heads[index], build.caches[index]
+        e, layout = self.e, self.layout
+        heads, cache = layout.heads[index], layout.caches[index]
         q, k, v = (self.places[value] for value in (op.q, op.k, op.v))
         e.label(f"{op.module}: keys and values")
         if op.rotary is not None:
@@ -510,8 +246,3 @@ class _Lowering:
         context = e.attend(q, heads, cache)
         self._blocks(index)
         self._new(index, e.context_block(context, heads))
-
-
-def pages(size: int) -> int:
-    """``size`` in bytes, rounded up to whole pages."""
-    return -(-size // PAGE) * PAGE

@@ -15,8 +15,8 @@ from golden.config import MAX_SIGNIFICAND, RESULT_FRAC, AccelConfig
 from golden.layers import KVCache
 from golden.rf8 import INTEGERS
 from rf8.architecture import GPT2Spec, LlamaSpec
-from rf8.compiler import fixed_point, norm_weight
 from rf8.graphs import graph_of
+from rf8.layout import fixed_point, norm_weight
 from rf8.model import Model, RF8Tensor
 
 
