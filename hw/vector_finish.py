@@ -11,7 +11,7 @@ from golden.vector import SUM_BITS
 from .operands import OPERANDS
 from .scalar_unit import ScalarUnit
 from .vector_control import CONTROL, REGISTERS
-from .vector_reader import VectorWalk
+from .vector_walk import VectorWalk
 
 
 class VectorFinish(wiring.Component):

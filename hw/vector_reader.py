@@ -12,53 +12,11 @@ from .adders import add_choice
 from .operands import OPERANDS
 from .places import POSITION_BITS
 from .vector_control import CONTROL, token
+from .vector_turn import VectorTurn
+from .vector_walk import VectorWalk
 
 GAP_BITS = 5
 """Of the number of words that another column has more: there are 16 columns at most."""
-
-
-class VectorWalk(wiring.Component):
-    """Goes through columns and, within each, segments.
-
-    Ports
-    -----
-    start, step: to the first; on
-    columns, segments: of the instruction
-    column, segment: where it is
-    turn: the segment is the column's last
-    end: ... and the column the instruction's
-    """
-
-    def __init__(self, config: AccelConfig):
-        self.config = config
-        super().__init__(
-            {
-                "start": In(1),
-                "step": In(1),
-                "columns": In(8),
-                "segments": In(8),
-                "column": Out(range(max(2, config.cols))),
-                "segment": Out(range(SEGMENTS)),
-                "turn": Out(1),
-                "end": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        m.d.comb += [
-            self.turn.eq(self.segment + 1 == self.segments[: SEGMENTS.bit_length()]),
-            self.end.eq(
-                self.turn & (self.column + 1 == self.columns[: self.config.cols.bit_length()])
-            ),
-        ]
-        with m.If(self.start):
-            m.d.sync += [self.column.eq(0), self.segment.eq(0)]
-        with m.Elif(self.step):
-            m.d.sync += self.segment.eq(self.segment + 1)
-            with m.If(self.turn):
-                m.d.sync += [self.segment.eq(0), self.column.eq(self.column + 1)]
-        return m
 
 
 class VectorReader(wiring.Component):
@@ -126,23 +84,10 @@ class VectorReader(wiring.Component):
             turn.paired.eq(~(c.bytes | c.halves)),
         ]
 
-        # The number of words follows from the last column. Each has its own number of elements:
-        # its words are full until ``gap`` are left, and in the next one ``rest`` count.
-        words, left = Signal(16), Signal(16)
+        # Each column has its own number of elements: its words are full until ``gap`` are left, and
+        # in the next one ``rest`` count.
+        words, left = self._words(m, platform, walk.column), Signal(16)
         gap, rest = Signal(GAP_BITS), Signal(lanes)
-        columns = Mux(c.length, o.column[:5], 0)
-        this = Mux(c.length, walk.column + 1, 0)
-        position, count = (v[:16].as_signed() for v in (self.position, o.count))
-        more, this_more = (Signal(signed(16)) for _ in range(2))
-        m.d.comb += [more.eq(columns + (1 << lanes) - 1), this_more.eq(this)]
-        length = add_choice(m, platform, "length", count, position, c.length, more)
-        own = add_choice(m, platform, "own", count, position, c.length, this_more)
-        m.d.sync += [
-            words.eq(length.as_unsigned() >> lanes),
-            self.count.eq(own),
-            self.place.eq(self.position + walk.column),
-        ]
-
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "BEGIN"
@@ -203,6 +148,25 @@ class VectorReader(wiring.Component):
             m.d.sync += self.token.mask[lane].eq(full | (partly & (lane < rest)))
         return m
 
+    def _words(self, m, platform, column):
+        """The number of words, which follows from the last column; the elements of this one."""
+        o, c = self.operands, self.control
+        lanes = self.config.results_per_word
+        position, count = (v[:16].as_signed() for v in (self.position, o.count))
+        more, this_more, words = Signal(signed(16)), Signal(signed(16)), Signal(16)
+        m.d.comb += [
+            more.eq(Mux(c.length, o.column[:5], 0) + (lanes - 1)),
+            this_more.eq(Mux(c.length, column + 1, 0)),
+        ]
+        length = add_choice(m, platform, "length", count, position, c.length, more)
+        own = add_choice(m, platform, "own", count, position, c.length, this_more)
+        m.d.sync += [
+            words.eq(length.as_unsigned() >> exact_log2(lanes)),
+            self.count.eq(own),
+            self.place.eq(self.position + column),
+        ]
+        return words
+
     def _addresses(self, m, walk, turn, phase, end):
         o, c = self.operands, self.control
         src, other, sine = (Signal.like(self.read_address, name=n) for n in ("src", "other", "s"))
@@ -227,92 +191,3 @@ class VectorReader(wiring.Component):
             with m.If(c.rotate):
                 m.d.comb += index.eq(turn.repeated)
         m.d.sync += [self.read_address.eq(base + index), self.token.first.eq(first)]
-
-
-class VectorTurn(wiring.Component):
-    """Counts through the words of a segment; those of ROTATE in pairs.
-
-    Elements ``k`` apart belong together. Where they lie in different words, these are a power of
-    two of words apart, ``far``. If they are to be ``paired``, they follow each other.
-
-    Ports
-    -----
-    operands, rotate: of the instruction; paired: constant
-    prepare: begin to find out what follows from them; ``ready`` afterwards
-    start: to the first word
-    step: to the next
-    word, partner: the indices of a word and the one that it is turned with
-    repeated: ``word`` modulo ``immediate``
-    apart: pairs are of different words, and follow each other
-    """
-
-    def __init__(self, config: AccelConfig):
-        self.config = config
-        index = range(config.scratch_words)
-        super().__init__(
-            {
-                "operands": In(OPERANDS),
-                "rotate": In(1),
-                "paired": In(1),
-                "prepare": In(1),
-                "ready": Out(1),
-                "start": In(1),
-                "step": In(1),
-                "word": Out(index),
-                "partner": Out(index),
-                "repeated": Out(index),
-                "apart": Out(1),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        width = len(self.word)
-        lanes = exact_log2(self.config.results_per_word)
-        far, period = Signal(width), Signal(width)
-        m.d.sync += [
-            far.eq(Mux(self.rotate, self.operands.k >> lanes, 0)),
-            period.eq(self.operands.immediate),
-        ]
-
-        # ``far`` modulo the period, by subtraction: a few times at most in any use.
-        jump = Signal(width)
-        over = Signal(width + 1)
-        m.d.comb += over.eq(jump - period)
-        m.d.comb += self.ready.eq(~self.rotate | over[-1])
-        with m.If(self.prepare):
-            m.d.sync += jump.eq(self.operands.k >> lanes)
-        with m.Elif(~over[-1]):
-            m.d.sync += jump.eq(over)
-
-        # After the second of a pair comes the first of the next one; where the carry passes the bit
-        # between them, that is the next word.
-        apart = Signal(width)
-        m.d.sync += apart.eq(Mux(self.paired, far, 0))
-        m.d.comb += self.apart.eq(apart != 0)
-        second = (self.word & apart).any()
-        after = Signal(width)
-        m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
-        crosses = ~(after & apart).any()
-        first = Signal(width)  # of the pair: its index modulo the period
-        base, ahead = Signal(width), Signal(width)
-        to_second = self.apart & ~second
-        m.d.comb += [
-            base.eq(Mux(to_second | crosses, self.repeated, first)),
-            ahead.eq(Mux(to_second, jump, 1)),
-        ]
-        total, cut, new = Signal(width + 1), Signal(width + 2), Signal(width)
-        m.d.comb += [
-            total.eq(base + ahead),
-            cut.eq(total - period),
-            new.eq(Mux(cut[-1], total, cut)),
-        ]
-        with m.If(self.start):
-            m.d.sync += [self.word.eq(0), self.repeated.eq(0), first.eq(0)]
-        with m.Elif(self.step):
-            m.d.sync += self.repeated.eq(new)
-            with m.If(to_second):
-                m.d.sync += self.word.eq(self.word | apart)
-            with m.Else():
-                m.d.sync += [self.word.eq(after & ~apart), first.eq(new)]
-        return m

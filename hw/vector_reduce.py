@@ -12,6 +12,11 @@ from .adders import add_subtract
 from .vector_control import token
 
 
+def reduce_latency(config: AccelConfig) -> int:
+    """Cycles from results to where they count."""
+    return 2 + exact_log2(config.results_per_word)
+
+
 class VectorReduce(wiring.Component):
     """Reduces the results of all lanes, a word each cycle.
 
@@ -20,13 +25,12 @@ class VectorReduce(wiring.Component):
     token, y: results, 0 and of no account where the token's mask is
     end: sum, peak, top are those of a whole segment; they stay until the next one's first results
 
-    Latency: `latency` cycles from results to where they count.
+    Latency: `reduce_latency`.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         lanes = config.results_per_word
-        self.latency = 2 + exact_log2(lanes)
         super().__init__(
             {
                 "token": In(token(config)),
@@ -58,7 +62,7 @@ class VectorReduce(wiring.Component):
         total, peak, top, seen = nodes[0]
 
         valid, first, last = (self.token[name] for name in ("valid", "first", "last"))
-        for number in range(self.latency - 1):
+        for number in range(reduce_latency(self.config) - 1):
             kept = [Signal(name=f"{name}{number}") for name in ("valid", "first", "last")]
             m.d.sync += [k.eq(v) for k, v in zip(kept, (valid, first, last), strict=True)]
             valid, first, last = kept

@@ -18,7 +18,7 @@ from .vector_control import REGISTERS, VectorDecoder, token
 from .vector_finish import VectorFinish
 from .vector_lane import VectorLane
 from .vector_reader import VectorReader
-from .vector_reduce import VectorReduce
+from .vector_reduce import VectorReduce, reduce_latency
 from .vector_settings import VectorSettings
 from .vector_tables import VectorTables
 from .vector_writer import VectorWriter
@@ -42,14 +42,17 @@ class VectorUnit(wiring.Component):
     read_enable, read_address, read_data: of all banks of the scratchpad, latency 1
     write_enable, write_address, write_data: a word for each bank whose bit is set
 
-    A segment takes 3 cycles, and one for each word that is read: one, two or, in ROTATE, four for a
-    word of results. From its last word to the end of its sums are `drain` cycles, then come the
-    cycles of `ScalarUnit` and one for a header.
+    A segment takes 3 cycles, or one more while registers are being written, and one for each word
+    that is read: one, two or, in ROTATE, four for a word of results. From its last address to the
+    end of its sums are `drain` cycles, then come the cycles of `ScalarUnit` and one for a header:
+    where these are to come, the next segment's last word waits for them. The header itself waits
+    for a cycle in which no other word is written. Before the first segment are 3 cycles; in ROTATE
+    one more each time that the repeated words fit between the words of a pair.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
-        self.drain = ELEMENTS_AT + VectorLane.latency + 3 + exact_log2(config.results_per_word)
+        self.drain = ELEMENTS_AT + VectorLane.latency + reduce_latency(config)
         width = 8 * config.bus_bytes
         super().__init__(
             {

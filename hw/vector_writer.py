@@ -8,7 +8,7 @@ from golden.config import RESULT_BITS, AccelConfig
 
 from .operands import OPERANDS
 from .vector_control import CONTROL, token
-from .vector_reader import VectorWalk
+from .vector_walk import VectorWalk
 
 
 class VectorWriter(wiring.Component):

@@ -183,18 +183,22 @@ class Bench:
 
 
 def bound(i: Instruction, position: int, config: AccelConfig) -> int:
-    """Cycles that an instruction may take."""
+    """Cycles that an instruction may take, from start to done."""
     length = position + i.column if i.flags & Flag.LENGTH else i.count
-    reads = 4 if i.function == Function.ROTATE else 1 + (i.function in READS_OTHER)
+    rotate = i.function == Function.ROTATE
+    reads = 4 if rotate else 1 + (i.function in READS_OTHER)
     words = 3 + isa.vector_words(length, config) * reads
-    drain = VectorUnit(config).drain + 3
-    after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 173, After.RECIPROCAL: 60}.get(
-        After(i.after), 6
-    )
+    drain = VectorUnit(config).drain
+    after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 171, After.RECIPROCAL: 58}
     headed = i.output in (Output.BLOCK, Output.CODES, Output.ROW)
-    finished = after + 2 * headed
-    segment = max(words, drain + finished + reads) if finished else words
-    return 5 + i.column * i.segments * segment + drain + finished + config.scratch_words
+    finished = after.get(After(i.after), 4) + headed
+    # Registers that are written keep others from being read; a last word, or pair, has waited.
+    last = 8 if rotate else reads
+    segment = max(words + 2, drain + finished + last + 2) if finished else words + 1
+    if headed:  # which may have found no cycle for it
+        segment = max(segment, words + drain + last)
+    repeats = (i.k // config.results_per_word) // i.immediate if rotate else 0
+    return i.column * i.segments * segment + drain + finished + repeats + 6
 
 
 @bench_test(limit=2_000_000, part=UNITS, function=[f.name for f in Function])
@@ -204,7 +208,8 @@ async def functions(run: Run, function: str) -> None:
     await bench.start()
     config = bench.config
     for number in range(12):
-        await bench.fill()
+        if number % 2 == 0:
+            await bench.fill()
         most = config.scratch_words // 4 * config.results_per_word
         position = int(run.rng.choice([0, run.rng.integers(0, most), run.rng.integers(1 << 24)]))
         i = random_vector(run.rng, config, position, Function[function])
@@ -227,6 +232,64 @@ async def programs(run: Run, seed: int) -> None:
         await bench.compare(f"{number}: {i} at {position}")
         if number % 5 == 4:
             await bench.show_registers()
+
+
+@bench_test(limit=500_000, part=UNITS)
+async def flows(run: Run) -> None:
+    """Softmax and a norm as programs make them: each instruction needs the registers before it."""
+    bench = Bench(run)
+    await bench.start()
+    config, rng = bench.config, run.rng
+    quarter = config.scratch_words // 4
+    segments = int(rng.integers(2, 5))
+    stride = quarter // segments
+    common = {"opcode": Opcode.VECTOR, "column": config.cols, "segments": segments, "k": 32}
+    common |= {"src_stride": stride, "other_stride": stride, "dst_stride": stride}
+    common |= {"other": quarter, "output": Output.NONE}
+    words, bits = {"output": Output.WORDS}, config.act_bits
+    scores = [
+        {"function": Function.SHIFT},
+        {"function": Function.EXP2, "after": After.RECIPROCAL, **words},
+        {"function": Function.LENGTHS, "after": After.LIFT},
+        {"function": Function.SHIFT_EACH, "flags": Flag.AMOUNT, "k": bits, "output": Output.BLOCK},
+        {"function": Function.SCALE, "shift": -20, **words},
+    ]
+    epsilon = -36 << 24 | 687195
+    values = [
+        {"function": Function.SHIFT, "after": After.MEAN},
+        {"function": Function.SUBTRACT, "after": After.ALIGN, **words},
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, "k": 20, **words},
+        {"function": Function.SQUARE, "after": After.ROOT, "immediate": epsilon},
+        {"function": Function.SCALE, "flags": Flag.AMOUNT, **words},
+        {
+            "function": Function.MULTIPLY,
+            "shift": -20,
+            "after": After.QUANTIZE,
+            "immediate": 16,
+            **words,
+        },
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, "k": bits, "output": Output.BLOCK},
+        {"function": Function.SHIFT, "after": After.CODE},
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, **words},
+        {"function": Function.CODE, "output": Output.CODES},
+        {"function": Function.RESIDUE, **words},
+        {"function": Function.GELU, **words},
+    ]
+    size = config.scratch_words * config.results_per_word
+    for width in (3, 17, 20, 22, 28):
+        for flow in (scores, values):
+            await bench.fill(rng.integers(-(1 << width), 1 << width, (config.cols, size)))
+            if flow is scores:  # biases of codes
+                view = bench.scratch.view("<i4")
+                view[:, quarter : 2 * quarter] = rng.integers(-31, 1, view[:, :quarter].shape)
+                await bench.fill(view.reshape(config.cols, -1).copy())
+            count = int(rng.integers(1, (stride - 1) * config.results_per_word + 1))
+            for fields in flow:
+                packed = fields.get("output") in (Output.BLOCK, Output.CODES)
+                place = {"dst": 2 * quarter if packed else 0, "count": count}
+                i = Instruction(**{**common, **place, **fields})
+                await bench.execute(i, 0)
+                await bench.compare(f"{width} bits: {i}")
 
 
 @bench_test(limit=200_000, part=UNITS)

@@ -1,0 +1,52 @@
+"""Columns and segments of a VECTOR instruction."""
+
+from amaranth.hdl import Module
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import AccelConfig
+from golden.isa import SEGMENTS
+
+
+class VectorWalk(wiring.Component):
+    """Goes through columns and, within each, segments.
+
+    Ports
+    -----
+    start, step: to the first; on
+    columns, segments: of the instruction
+    column, segment: where it is
+    turn: the segment is the column's last
+    end: ... and the column the instruction's
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "step": In(1),
+                "columns": In(8),
+                "segments": In(8),
+                "column": Out(range(max(2, config.cols))),
+                "segment": Out(range(SEGMENTS)),
+                "turn": Out(1),
+                "end": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.d.comb += [
+            self.turn.eq(self.segment + 1 == self.segments[: SEGMENTS.bit_length()]),
+            self.end.eq(
+                self.turn & (self.column + 1 == self.columns[: self.config.cols.bit_length()])
+            ),
+        ]
+        with m.If(self.start):
+            m.d.sync += [self.column.eq(0), self.segment.eq(0)]
+        with m.Elif(self.step):
+            m.d.sync += self.segment.eq(self.segment + 1)
+            with m.If(self.turn):
+                m.d.sync += [self.segment.eq(0), self.column.eq(self.column + 1)]
+        return m
