@@ -330,7 +330,8 @@ async def watchdog(run: Run) -> None:
     bench = Bench(run, CONFIGS[run.part])
     author, config, dut = bench.author, bench.config, run.dut
     await bench.start()
-    await bench.host.write("WATCHDOG", 100)
+    # Longer than a VECTOR may compute without reading or writing.
+    await bench.host.write("WATCHDOG", 300)
     # The channel, the read client whose beats must have come before, and who is stuck then.
     for silent, client, stuck in (
         ("ar", "", 0),
@@ -358,7 +359,7 @@ async def watchdog(run: Run) -> None:
             await bench.beats_of(client, 10)
             bench.channels[silent].pause = True
         # Programs as short as this take less than 1000 cycles, the watchdog not included.
-        await ClockCycles(dut.clk, 1500)
+        await ClockCycles(dut.clk, 1800)
         run.check(int(dut.irq.value), 0, f"interrupt while {silent} is silent")
         run.check(await bench.host.read("STATUS"), 0x501 | 4, "STATUS while a word is owed")
         bench.channels[silent].pause = False
