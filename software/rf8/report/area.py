@@ -105,6 +105,8 @@ UNITS = {
     "array.combiner": "combiners of bins",
     "array": "weight decoders, columns, drain",
     "writeback": "write-back (scales results)",
+    "vector.scalar": "scalar unit",
+    "vector": "vector unit",
     "matmul": "matrix product control",
     "scratchpad": "scratchpad",
     "weights": "weight fetch, FIFO",
