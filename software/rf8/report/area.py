@@ -105,7 +105,7 @@ UNITS = {
     "array.combiner": "combiners of bins",
     "array": "weight decoders, columns, drain",
     "writeback": "write-back (scales results)",
-    "vector.scalar": "scalar unit",
+    "vector.finish.scalar": "scalar unit",
     "vector": "vector unit",
     "matmul": "matrix product control",
     "scratchpad": "scratchpad",
