@@ -54,21 +54,31 @@ class ScalarDivider(wiring.Component):
         m.submodules.epsilon = epsilon = ScalarEpsilon()
         m.submodules.steps = s = ScalarSteps()
         sign = self.sum[-1]
+        # Controls of the subtraction are ready when its cycle begins.
+        extra, rooting = Signal(), Signal()
+        m.d.sync += extra.eq(0)
         m.d.comb += [
             epsilon.start.eq(self.start),
             epsilon.word.eq(self.operands.immediate),
             epsilon.amount.eq(self.amount),
-            s.first.eq(self.start),
+            s.extra.eq(extra),
+            s.root.eq(rooting),
             # Below zero, MEAN divides the complement.
             s.sum.eq(self.sum ^ (sign & mean).replicate(SUM_BITS)),
             s.epsilon.eq(epsilon.value),
             s.carry.eq(epsilon.carry),
         ]
-        left, up, half_of_root, inexact = (Signal(6), Signal(), Signal(), Signal())
+        left, up, half, above = Signal(6), Signal(), Signal(), Signal()
+        half_of_root, inexact = Signal(), Signal()
         m.d.sync += left.eq(left - 1)
         with m.FSM():
             with m.State("IDLE"):
-                m.d.comb += [s.clear_rest.eq(1), s.set_divisor.eq(1), s.new_divisor.eq(self.count)]
+                m.d.comb += [
+                    s.first.eq(1),
+                    s.clear_rest.eq(1),
+                    s.set_divisor.eq(1),
+                    s.new_divisor.eq(self.count),
+                ]
                 # Below zero, the others take that for the sum.
                 m.d.comb += [s.load.eq(self.start & (~sign | mean)), s.clear.eq(~s.load)]
                 m.d.sync += [left.eq(Mux(mean, SUM_BITS - 1, SQUARE_BITS - 1))]
@@ -82,18 +92,24 @@ class ScalarDivider(wiring.Component):
             with m.State("DIVIDE"):
                 m.d.comb += [s.trial.eq(1), s.shift.eq(1)]
                 with m.If(left == 0):
+                    # For MEAN twice the rest against the divisor; that of a complement counts from
+                    # the divisor's end.
+                    m.d.sync += extra.eq(self.minus)
                     m.next = "ROUND"
                     with m.If(is_root):
                         m.next = "ADD"
-            self._root(m, s, left, half_of_root, inexact)
+            self._root(m, s, left, half_of_root, inexact, extra, rooting)
             self._normalize(m, s, left)
             with m.State("ROUND"):
-                # For MEAN twice the rest against the divisor; the complement's rest counts from it.
-                m.d.comb += s.extra.eq(self.minus)
+                less = self.minus.replicate(len(s.difference)).as_signed()
+                m.d.sync += [
+                    half.eq(s.difference == less),
+                    above.eq(s.difference[-1] == self.minus),
+                ]
+                m.next = "UP"
+            with m.State("UP"):
                 odd = s.bits[0] ^ self.minus
-                half = mean & (s.difference == self.minus.replicate(len(s.difference)).as_signed())
-                above = mean & (s.difference[-1] == self.minus)
-                m.d.sync += up.eq(Mux(half, odd, above) | (half_of_root & (inexact | odd)))
+                m.d.sync += up.eq(Mux(mean, Mux(half, odd, above), half_of_root & (inexact | odd)))
                 m.next = "DONE"
             with m.State("DONE"):
                 m.d.comb += self.done.eq(1)
@@ -106,26 +122,25 @@ class ScalarDivider(wiring.Component):
         m.d.comb += [self.value.eq(value), self.large.eq(large)]
         return m
 
-    def _root(self, m, s, left, half, inexact):
+    def _root(self, m, s, left, half, inexact, extra, rooting):
         """The square root of a mean square, and its inverse."""
         some = Signal()
         with m.State("ADD"):
             m.d.comb += [s.load.eq(1), s.clear_rest.eq(1), s.set_divisor.eq(1)]
-            m.d.sync += [left.eq(SQUARE_BITS - 1), some.eq(0)]
+            m.d.sync += [left.eq(SQUARE_BITS - 1), some.eq(0), rooting.eq(1)]
             m.next = "ROOT"
         with m.State("ROOT"):  # two bits of the square for one of the root
             m.d.comb += [s.shift.eq(1), s.move_rest.eq(left[0])]
-            m.d.comb += [s.trial.eq(~left[0]), s.root.eq(~left[0]), s.push_divisor.eq(~left[0])]
+            m.d.comb += [s.trial.eq(~left[0]), s.push_divisor.eq(~left[0])]
             m.d.comb += s.pushed.eq(s.one | ((left == 0) & ~some))  # 0 is taken for 1
             with m.If(~left[0]):
                 m.d.sync += some.eq(some | s.one)
             with m.If(left == 0):
                 m.d.comb += s.clear_rest.eq(1)
-                m.d.sync += left.eq(INVERSE_STEPS - 1)
+                m.d.sync += [left.eq(INVERSE_STEPS - 1), rooting.eq(0), extra.eq(1)]
                 m.next = "INVERT"
         with m.State("INVERT"):  # bits that are too many only count for rounding
-            m.d.comb += [s.trial.eq(1), s.extra.eq(left == INVERSE_STEPS - 1)]
-            m.d.comb += s.shift.eq(~s.bits[INVERSE_BITS - 1])
+            m.d.comb += [s.trial.eq(1), s.shift.eq(~s.bits[INVERSE_BITS - 1])]
             with m.If(~s.shift):
                 m.d.sync += self.dropped.eq(self.dropped + 1)
                 with m.If(self.dropped == 0):

@@ -26,10 +26,10 @@ class ScalarUnit(wiring.Component):
     -----
     operands: of the instruction
     load: ``before`` and ``count``, the elements, are those of the segment
-    start: ``sum``, ``peak`` and ``top`` are; the latter two stay so for two cycles more
+    start: ``sum``, ``peak`` and ``top`` are; the latter two stay so for a cycle more
     registers: as they were, with ``done`` as they are then
 
-    Latency: 4 cycles from start to done; MEAN 60, RECIPROCAL up to 57, ROOT 170.
+    Latency: 5 cycles from start to done; MEAN 59, RECIPROCAL up to 57, ROOT 169.
     """
 
     def __init__(self, config: AccelConfig):
@@ -71,9 +71,11 @@ class ScalarUnit(wiring.Component):
         low = o.immediate[:8].as_signed()
         value, base, offset = Signal(signed(8)), Signal(signed(10)), Signal(signed(8))
         total, least = Signal(signed(11)), Signal(signed(8))
+        top = Signal(signed(10))
+        m.d.sync += top.eq(saturate(self.top, 10))
         m.d.comb += [base.eq(coder.length), least.eq(-AMOUNT_MAX)]
         with m.If(after[After.LIFT] | after[After.AMOUNT]):
-            m.d.comb += base.eq(saturate(self.top, 10))
+            m.d.comb += base.eq(top)
         with m.Elif(after[After.CODE]):
             m.d.comb += base.eq(coder.length + coder.carry)
         with m.If(after[After.ALIGN]):
@@ -86,10 +88,13 @@ class ScalarUnit(wiring.Component):
             m.d.comb += offset.eq(-EXPONENTS)
         with m.Else():  # AMOUNT
             m.d.comb += offset.eq(low)
-        m.d.comb += total.eq(base + offset)
+        m.d.sync += total.eq(base + offset)
         bounded = Mux(total < least, least, Mux(total >= AMOUNT_MAX, AMOUNT_MAX, total[:8]))
-        nothing = after[After.CODE] & (coder.length == 0)
-        m.d.sync += value.eq(Mux(nothing, 0, bounded))
+        nothing = Signal()
+        m.d.sync += [
+            nothing.eq(after[After.CODE] & (coder.length == 0)),
+            value.eq(Mux(nothing, 0, bounded)),
+        ]
         amount = Mux(after[After.AMOUNT], value, Mux(after[After.CODE], CODE_FRAC, 0) - value)
         less = Mux(after[After.LIFT], r.size, Mux(after[After.CODE], RESULT_FRAC, low))
         with_exponent = Cat(after[k] for k in (After.QUANTIZE, After.LIFT, After.CODE)).any()
@@ -102,6 +107,8 @@ class ScalarUnit(wiring.Component):
             with m.State("LENGTH"):
                 m.next = "VALUE"
             with m.State("VALUE"):
+                m.next = "BOUND"
+            with m.State("BOUND"):
                 m.next = "SET"
             with m.State("SET"):
                 m.d.sync += r.amount.eq(amount)

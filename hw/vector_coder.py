@@ -1,16 +1,20 @@
 """Lengths of integers, and RF8 codes of them, in a lane of the vector unit."""
 
+from itertools import pairwise
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.layers import CODE_FRAC
-from golden.rf8 import SIGNIFICANDS, thresholds
+from golden.rf8 import EXPONENTS, SIGNIFICANDS, thresholds
 
 BITS = 32
 KEPT = 6  # bits of a magnitude that rounding sees: its first one, and five behind
 CODE_WEIGHT = CODE_FRAC - 4  # codes' integers are in units of 2**-4
 LAST = len(SIGNIFICANDS) - 1
+LARGEST = CODE_FRAC + EXPONENTS
+"""From a leading one at this bit on, the code is the largest."""
 
 
 class VectorCoder(wiring.Component):
@@ -23,7 +27,7 @@ class VectorCoder(wiring.Component):
     -----
     magnitude, negative: of an integer with CODE_FRAC fraction bits
     some: after one cycle: it is not zero
-    length: after two, as all that follows: its bits
+    place, length: after two, as all that follows: of its first one; its bits
     code: its RF8 code
     carry: it is rounded to the next power of two, were exponents without limit
     significand, power: minus the code's value is their product, with CODE_FRAC fraction bits
@@ -38,6 +42,7 @@ class VectorCoder(wiring.Component):
                 "magnitude": In(BITS),
                 "negative": In(1),
                 "some": Out(1),
+                "place": Out(range(BITS)),
                 "length": Out(range(BITS + 1)),
                 "code": Out(8),
                 "carry": Out(1),
@@ -53,11 +58,11 @@ class VectorCoder(wiring.Component):
         rest = BITS  # how far it may yet have to move
         for step in (16, 8, 4, 2, 1):
             rest -= step
-            if step == 4:
-                kept = Signal(len(value), name="value5", reset_less=True)
-                bit, high = Signal(name="rest5", reset_less=True), Signal(2, reset_less=True)
+            if step == 2:
+                kept = Signal(len(value), reset_less=True)
+                bit, high = Signal(name="rest5", reset_less=True), Signal(3, reset_less=True)
                 m.d.sync += [kept.eq(value), bit.eq(low), high.eq(Cat(above))]
-                m.d.comb += self.some.eq(kept[-8:].any())
+                m.d.comb += self.some.eq(kept[-4:].any())
                 value, low, above = kept, bit, list(high)
             stay = value[-step:].any()
             width = min(KEPT + rest - 1, BITS)
@@ -65,47 +70,59 @@ class VectorCoder(wiring.Component):
             low = low | (stay & value[: len(value) - width].any())
             above.insert(0, stay)
             value, low = moved[-width:], low
-        top, fraction = Signal(BITS.bit_length() - 1), Signal(KEPT)
-        some, negative = Signal(reset_less=True), Signal(2)
+        fraction = Signal(KEPT)  # its last bit stands for all behind
+        m.d.comb += fraction.eq(Cat(low, value[:-1]))
+        passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
+        # One more of them is passed than the one before; the last is that of the next octave.
+        mantissa, carry, smallest = Signal(3), Signal(), Signal()
+        first = [p & ~q for p, q in pairwise(passed)]
+        top, some, negative = Signal(BITS.bit_length() - 1), Signal(), Signal(2)
+        limits = [self._reached(m, Cat(above), bound) for bound in (LARGEST, LARGEST - self.span)]
         m.d.sync += [
+            mantissa.eq(
+                Cat(
+                    Cat(first[n - 1] for n in range(1, LAST + 1) if n >> bit & 1).any()
+                    for bit in range(3)
+                )
+            ),
+            carry.eq(passed[-1]),
+            smallest.eq(fraction[2:].any()),
             top.eq(Cat(above)),
-            fraction.eq(Cat(low, value[:-1])),
-            some.eq(value[-1]),
+            some.eq(self.some),
             negative.eq(Cat(self.negative, negative)),
         ]
-        m.d.comb += self.length.eq(Mux(some, top + 1, 0))
-        self._round(m, top, fraction, some, negative[1])
+        m.d.comb += [self.place.eq(top), self.length.eq(Mux(some, top + 1, 0))]
+        m.d.comb += self.carry.eq(carry)
+        self._round(m, top, mantissa, smallest, some, negative[1], *limits)
         return m
 
-    def _round(self, m, top, fraction, some, negative):
-        """From the place of the leading one and the bits behind it, the last standing for all."""
-        passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
-        mantissa, carry = Signal(3), self.carry
-        for number in range(1, LAST + 1):
-            with m.If(passed[number - 1]):
-                m.d.comb += mantissa.eq(number)
-        with m.If(passed[-1]):
-            m.d.comb += [mantissa.eq(0), carry.eq(1)]
-        octave, zero = Signal(signed(7)), Signal()
-        exponent, m_code = Signal(4), Signal(3)
-        m.d.comb += octave.eq(top - CODE_FRAC + carry)
-        m.d.comb += [exponent.eq(octave), m_code.eq(mantissa)]
-        m.d.comb += zero.eq(octave[-1] | ~at_least(octave[:5], 16 - self.span))
-        with m.If(octave[4] & ~octave[-1]):
+    def _reached(self, m, top, bound):
+        """In the next cycle, whether the leading one is at ``bound`` or above when rounded."""
+        past, just = Signal(), Signal()
+        m.d.sync += [past.eq(at_least(top, bound)), just.eq(top == bound - 1)]
+        return past | (just & self.carry)
+
+    def _round(self, m, top, mantissa, smallest, some, negative, large, enough):
+        """The code, from the place of the leading one and how what is behind it is rounded."""
+        carry = self.carry
+        exponent, m_code, zero = Signal(4), Signal(3), Signal()
+        m.d.comb += [exponent.eq(top - CODE_FRAC + carry), m_code.eq(mantissa)]
+        m.d.comb += zero.eq(~enough | ~some)
+        with m.If(large):
             m.d.comb += [exponent.eq(15), m_code.eq(LAST)]
         if self.span == 16:  # the smallest code is no power of two
-            smallest = (top == CODE_FRAC - 1) & fraction[2:].any()
-            m.d.comb += zero.eq(~at_least(top, CODE_FRAC))
-            with m.If(smallest):
-                m.d.comb += [zero.eq(0), exponent.eq(0), m_code.eq(1)]
+            under = top == CODE_FRAC - 1
+            m.d.comb += zero.eq(~at_least(top, CODE_FRAC - 1) | ~some | (under & ~smallest))
+            with m.If(under):
+                m.d.comb += [exponent.eq(0), m_code.eq(1)]
             with m.If((top == CODE_FRAC) & (mantissa == 0) & ~carry):
                 m.d.comb += m_code.eq(1)
-        nothing = zero | ~some
-        minus = Array(Const(-f, 6) for f in (*SIGNIFICANDS, 0))
-        plus = Array(Const(f, 6) for f in (*SIGNIFICANDS, 0))
+        significands = Array(Const(-f, 6) for f in (*SIGNIFICANDS, 0))
+        opposite = Array(Const(f, 6) for f in (*SIGNIFICANDS, 0))
+        significand = Mux(negative, opposite[m_code], significands[m_code])
         m.d.comb += [
-            self.code.eq(Mux(nothing, 0, Cat(m_code, exponent, negative))),
-            self.significand.eq(Mux(nothing, 0, Mux(negative, plus[m_code], minus[m_code]))),
+            self.code.eq(Mux(zero, 0, Cat(m_code, exponent, negative))),
+            self.significand.eq(Mux(zero, 0, significand)),
             self.power.eq(Const(1 << CODE_WEIGHT, 16 + CODE_WEIGHT) << exponent),
         ]
 

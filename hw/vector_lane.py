@@ -86,7 +86,7 @@ class VectorLane(wiring.Component):
         ]
         shift3 = self._distance(m, platform, byte2, argument.whole)
         part3 = self._part(m, a2, b2)
-        x4, y4, low4 = self._operands(m, a2, b2, _after(m, byte2, "byte3"), coder, argument)
+        x4, y4, low4 = self._operands(m, a2, b2, byte2, coder, argument)
         m.d.comb += [
             multiplier.x.eq(x4),
             multiplier.y.eq(y4),
@@ -140,7 +140,7 @@ class VectorLane(wiring.Component):
             m.d.sync += part.eq(0)
         return part
 
-    def _operands(self, m, a2, b2, byte3, coder, argument):
+    def _operands(self, m, a2, b2, byte2, coder, argument):
         """Of the product, and the entry of the table."""
         c = self.control
         a3 = _after(m, a2, "a3")
@@ -151,13 +151,14 @@ class VectorLane(wiring.Component):
             data.View(port.shape(), _after(m, port.as_value(), f"{name}3"))
             for name, port in (("entry", self.entry), ("extra", self.extra))
         )
+        more3 = _after(m, byte2 + 1, "more3")
         small = Signal(signed(9))
         with m.If(c.residue):
             m.d.comb += small.eq(coder.significand)
         with m.Elif(c.code):
             m.d.comb += small.eq(coder.code)
         with m.Else():  # LENGTHS
-            m.d.comb += small.eq(Mux(positive3, coder.length + byte3, -128))
+            m.d.comb += small.eq(Mux(positive3, coder.place + more3, -128))
         wide = []
         for name in ("low", "step"):
             value, above = entry3[name], extra3[name].as_unsigned()

@@ -105,6 +105,8 @@ class VectorReader(wiring.Component):
             with m.State("TAKE"):
                 m.d.comb += self.take.eq(1)
                 m.d.sync += [
+                    last.eq(words == 1),
+                    hold.eq(words == Mux(turn.apart, 2, 1)),
                     left.eq(words),
                     gap.eq(words - (self.count >> lanes)),
                     rest.eq(self.count),
@@ -120,8 +122,6 @@ class VectorReader(wiring.Component):
 
         final_phase = phase == Mux(c.rotate, 3, c.two)
         m.d.comb += [
-            last.eq(left == 1),
-            hold.eq(left == Mux(turn.apart, 2, 1)),
             turn.step.eq(issue & final_phase),
             end.eq(turn.step & last),
             self.leave.eq(end),
@@ -130,6 +130,7 @@ class VectorReader(wiring.Component):
             m.d.sync += phase.eq(phase + 1)
         with m.If(turn.step):
             m.d.sync += [phase.eq(0), left.eq(left - 1)]
+            m.d.sync += [last.eq(left == 2), hold.eq(left == Mux(turn.apart, 3, 2))]
         self._addresses(m, walk, turn, phase, end)
         bank = Signal.like(self.bank)
         m.d.sync += [

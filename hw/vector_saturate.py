@@ -64,7 +64,8 @@ class VectorSaturate(wiring.Component):
             leaves.eq(over | Mux(value[-1], (~value & bound).any(), (value & bound).any())),
             low.eq(Mux(leaves, edge, value[:RESULT_BITS])),
         ]
-        high = Mux(c.square, self.high, low[-1].replicate(len(self.high)))
+        above = Mux(c.wrap, value[RESULT_BITS - 1], sign)
+        high = Mux(c.square, self.high, above.replicate(len(self.high)))
         y = Signal.like(self.y, reset_less=True)
         m.d.sync += y.eq(Cat(low, high))
         with m.If(~self.keep):

@@ -60,20 +60,25 @@ class VectorShifter(wiring.Component):
         first = self._coarse(m)
         held = [Signal.like(v, name=n, reset_less=True) for n, v in zip(names, first, strict=True)]
         m.d.sync += [kept.eq(value) for kept, value in zip(held, first, strict=True)]
-        second = self._fine(m, *held)
+        word, power, below, leaves, sign = held
+        result = self._fine(m, word, power)
+        end = STEP - 1 + KEPT
         whole, half = Signal.like(self.whole, reset_less=True), Signal(reset_less=True)
-        rest, over, minus = (Signal(name=n, reset_less=True) for n in ("rest", "out", "below_zero"))
-        word, below, leaves, sign = second
+        rest, beyond, minus = (Signal(name=n, reset_less=True) for n in ("rest", "beyond", "less"))
+        some, every = Signal(reset_less=True), Signal(reset_less=True)
+        above = result[end - 1 :]  # from the sign of the whole on
         m.d.sync += [
-            Cat(half, whole).eq(word),
-            rest.eq(below),
-            over.eq((leaves | (word[-1] ^ sign)) & ~self.wrap),
+            Cat(half, whole).eq(result[STEP - 1 : end]),
+            rest.eq(below | result[: STEP - 1].any()),
+            beyond.eq(leaves),
+            some.eq(above.any()),
+            every.eq(above.all()),
             minus.eq(sign),
         ]
         m.d.comb += [
             self.whole.eq(whole),
             self.up.eq(half & (rest | whole[0]) & ~self.cut),  # half to even
-            self.over.eq(over),
+            self.over.eq((beyond | Mux(minus, ~every, some)) & ~self.wrap),
             self.minus.eq(minus),
         ]
         return m
@@ -105,7 +110,7 @@ class VectorShifter(wiring.Component):
         power = Const(1 << (STEP - 1), STEP) >> self.right[:4]
         return word, power, Cat(below).any(), Cat(leaves).any(), sign
 
-    def _fine(self, m, word, power, below, leaves, sign):
+    def _fine(self, m, word, power):
         """To the right by the rest, which is to the left by what is missing to STEP: a product with
         a power of two, which FPGAs have blocks for."""
         moved = 0
@@ -116,13 +121,9 @@ class VectorShifter(wiring.Component):
             product = Signal((part * power).shape(), name=f"product{first}")
             m.d.comb += product.eq(part * power)
             moved = moved | (product << first)  # no bit is in two of them
-        width = len(word) + STEP - 1
-        result = Signal(signed(width), name="moved")
+        result = Signal(signed(len(word) + STEP - 1), name="moved")
         m.d.comb += result.eq(moved)
-        kept = result[STEP - 1 : STEP - 1 + KEPT]
-        below = below | result[: STEP - 1].any()
-        leaves = leaves | _differs(result[STEP - 1 + KEPT :], sign)
-        return kept, below, leaves, sign
+        return result
 
 
 def _differs(bits, sign):

@@ -71,23 +71,18 @@ class VectorTurn(wiring.Component):
         apart = Signal(width)
         m.d.sync += apart.eq(Mux(self.paired, far, 0))
         m.d.comb += self.apart.eq(apart != 0)
-        second = (self.word & apart).any()
         after = Signal(width)
         m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
-        crosses = ~(after & apart).any()
         first = Signal(width)  # of the pair: its index modulo the period
-        base, ahead = Signal(width), Signal(width)
-        to_second = self.apart & ~second
-        m.d.comb += [
-            base.eq(Mux(to_second | crosses, self.repeated, first)),
-            ahead.eq(Mux(to_second, jump, 1)),
-        ]
+        to_second, crosses = Signal(), Signal()
         total, cut, new = Signal(width + 1), Signal(width + 2), Signal(width)
-        m.d.comb += [
-            total.eq(base + ahead),
-            cut.eq(total - period),
-            new.eq(Mux(cut[-1], total, cut)),
+        # Registers, as ROTATE steps every four cycles; of no meaning to others.
+        m.d.sync += [
+            to_second.eq(self.apart & ~(self.word & apart).any()),
+            crosses.eq(~(after & apart).any()),
+            total.eq(Mux(to_second | crosses, self.repeated, first) + Mux(to_second, jump, 1)),
         ]
+        m.d.comb += [cut.eq(total - period), new.eq(Mux(cut[-1], total, cut))]
         with m.If(self.start):
             m.d.sync += [self.word.eq(0), self.repeated.eq(0), first.eq(0)]
         with m.Elif(self.step):
