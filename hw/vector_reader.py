@@ -146,7 +146,8 @@ class VectorReader(wiring.Component):
         full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
         partly = (left == gap) & ~full
         for lane in range(1 << lanes):
-            m.d.sync += self.token.mask[lane].eq(full | (partly & (lane < rest)))
+            here = rest >= lane + 1 if lane + 1 < 1 << lanes else 0  # else the word is full
+            m.d.sync += self.token.mask[lane].eq(full | (partly & here))
         return m
 
     def _words(self, m, platform, column):
