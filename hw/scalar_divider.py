@@ -24,8 +24,8 @@ class ScalarDivider(wiring.Component):
     Ports
     -----
     operands: of the instruction
-    start: sum is there; ``amount`` (of ROOT) and ``count`` are until done. A cycle before it, and
-        after done, the divider must be idle.
+    start: sum is there; ``amount`` (of ROOT) and ``count`` are until done. The instruction is there
+        a cycle before it, and the divider idle.
     done: value, dropped (ROOT: bits of the inverse root below it) and size (RECIPROCAL) are there;
         with ``large``, value is to be saturated, below zero with ``minus``
     """
@@ -50,7 +50,8 @@ class ScalarDivider(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         after = self.operands.after[:4]
-        mean, is_root = after == After.MEAN, after == After.ROOT
+        mean, is_root = Signal(), Signal()
+        m.d.sync += [mean.eq(after == After.MEAN), is_root.eq(after == After.ROOT)]
         m.submodules.epsilon = epsilon = ScalarEpsilon()
         m.submodules.steps = s = ScalarSteps()
         sign = self.sum[-1]
@@ -70,7 +71,8 @@ class ScalarDivider(wiring.Component):
         ]
         left, up, half, above = Signal(6), Signal(), Signal(), Signal()
         half_of_root, inexact = Signal(), Signal()
-        m.d.sync += left.eq(left - 1)
+        kept = Signal.like(s.difference, reset_less=True)
+        m.d.sync += [kept.eq(s.difference), left.eq(left - 1)]
         with m.FSM():
             with m.State("IDLE"):
                 m.d.comb += [
@@ -101,11 +103,10 @@ class ScalarDivider(wiring.Component):
             self._root(m, s, left, half_of_root, inexact, extra, rooting)
             self._normalize(m, s, left)
             with m.State("ROUND"):
-                less = self.minus.replicate(len(s.difference)).as_signed()
-                m.d.sync += [
-                    half.eq(s.difference == less),
-                    above.eq(s.difference[-1] == self.minus),
-                ]
+                m.next = "COMPARE"
+            with m.State("COMPARE"):
+                less = self.minus.replicate(len(kept)).as_signed()
+                m.d.sync += [half.eq(less == kept), above.eq(kept[-1] == self.minus)]
                 m.next = "UP"
             with m.State("UP"):
                 odd = s.bits[0] ^ self.minus
@@ -118,8 +119,12 @@ class ScalarDivider(wiring.Component):
         low = Cat(s.bits[:RESULT_BITS], Const(0, 1)).as_signed()
         zero = Const(0, RESULT_BITS + 1)
         value = add_subtract(m, platform, "round", zero, low, subtract=self.minus, carry=up)
-        large = s.bits[RESULT_BITS - 1 : SUM_BITS].any() | (~self.minus & value[RESULT_BITS - 1])
-        m.d.comb += [self.value.eq(value), self.large.eq(large)]
+        long = Signal()
+        m.d.sync += long.eq(s.bits[RESULT_BITS - 1 : SUM_BITS].any())
+        m.d.comb += [
+            self.value.eq(value),
+            self.large.eq(long | (~self.minus & value[RESULT_BITS - 1])),
+        ]
         return m
 
     def _root(self, m, s, left, half, inexact, extra, rooting):

@@ -1,6 +1,6 @@
 """Arguments of tables, in a lane of the vector unit."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -83,11 +83,13 @@ class VectorArgument(wiring.Component):
         rest = Signal.like(self.rest, reset_less=True)
         unit = STEP_BITS - SINE.step_bits
         m.d.sync += [
-            place2.eq(Mux(end, 0, place)),
+            place2.eq(place),
             carry2.eq(c.sine & backwards),  # minus the place is its complement plus one
             end2.eq(end),
             rest.eq(Cat(place2[:unit], place2[unit:] + carry2)),
         ]
+        with m.If(end2):
+            m.d.sync += rest.eq(0)
         whole = Signal.like(self.whole, reset_less=True)
         far = argument[EXP2_BITS + 5 :].any()
         m.d.sync += whole.eq(argument[EXP2_BITS : EXP2_BITS + 5] | far.replicate(5))

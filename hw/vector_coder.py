@@ -21,19 +21,19 @@ class VectorCoder(wiring.Component):
     """Finds the leading one of a magnitude, and the code that is nearest.
 
     Two cycles move the leading one to the top; what falls below the bits that rounding looks at is
-    kept as one bit.
+    kept as one bit. The third rounds.
 
     Ports
     -----
     magnitude, negative: of an integer with CODE_FRAC fraction bits
-    some: after one cycle: it is not zero
-    place, length: after two, as all that follows: of its first one; its bits
+    some: it is not zero
+    place, length: of its first one; its bits
     code: its RF8 code
     carry: it is rounded to the next power of two, were exponents without limit
     significand, power: minus the code's value is their product, with CODE_FRAC fraction bits
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self, span: int):
         self.span = span
@@ -58,25 +58,25 @@ class VectorCoder(wiring.Component):
         rest = BITS  # how far it may yet have to move
         for step in (16, 8, 4, 2, 1):
             rest -= step
-            if step == 2:
-                kept = Signal(len(value), reset_less=True)
-                bit, high = Signal(name="rest5", reset_less=True), Signal(3, reset_less=True)
-                m.d.sync += [kept.eq(value), bit.eq(low), high.eq(Cat(above))]
-                m.d.comb += self.some.eq(kept[-4:].any())
-                value, low, above = kept, bit, list(high)
             stay = value[-step:].any()
             width = min(KEPT + rest - 1, BITS)
             moved = Mux(stay, value, (value << step)[: len(value)])
             low = low | (stay & value[: len(value) - width].any())
             above.insert(0, stay)
-            value, low = moved[-width:], low
+            value = moved[-width:]
+            if step in (8, 1):
+                kept = Signal(width, name=f"kept{step}", reset_less=True)
+                bit = Signal(name=f"rest{step}", reset_less=True)
+                high = Signal(len(above), name=f"high{step}", reset_less=True)
+                m.d.sync += [kept.eq(value), bit.eq(low), high.eq(Cat(above))]
+                value, low, above = kept, bit, list(high)
+
         fraction = Signal(KEPT)  # its last bit stands for all behind
         m.d.comb += fraction.eq(Cat(low, value[:-1]))
         passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
         # One more of them is passed than the one before; the last is that of the next octave.
-        mantissa, carry, smallest = Signal(3), Signal(), Signal()
         first = [p & ~q for p, q in pairwise(passed)]
-        top, some, negative = Signal(BITS.bit_length() - 1), Signal(), Signal(2)
+        mantissa, smallest, negative = Signal(3), Signal(), Signal(3)
         limits = [self._reached(m, Cat(above), bound) for bound in (LARGEST, LARGEST - self.span)]
         m.d.sync += [
             mantissa.eq(
@@ -85,15 +85,14 @@ class VectorCoder(wiring.Component):
                     for bit in range(3)
                 )
             ),
-            carry.eq(passed[-1]),
+            self.carry.eq(passed[-1]),
             smallest.eq(fraction[2:].any()),
-            top.eq(Cat(above)),
-            some.eq(self.some),
+            self.place.eq(Cat(above)),
+            self.some.eq(value[-1]),
             negative.eq(Cat(self.negative, negative)),
         ]
-        m.d.comb += [self.place.eq(top), self.length.eq(Mux(some, top + 1, 0))]
-        m.d.comb += self.carry.eq(carry)
-        self._round(m, top, mantissa, smallest, some, negative[1], *limits)
+        m.d.comb += self.length.eq(Mux(self.some, self.place + 1, 0))
+        self._round(m, mantissa, smallest, negative[2], *limits)
         return m
 
     def _reached(self, m, top, bound):
@@ -102,9 +101,9 @@ class VectorCoder(wiring.Component):
         m.d.sync += [past.eq(at_least(top, bound)), just.eq(top == bound - 1)]
         return past | (just & self.carry)
 
-    def _round(self, m, top, mantissa, smallest, some, negative, large, enough):
+    def _round(self, m, mantissa, smallest, negative, large, enough):
         """The code, from the place of the leading one and how what is behind it is rounded."""
-        carry = self.carry
+        top, some, carry = self.place, self.some, self.carry
         exponent, m_code, zero = Signal(4), Signal(3), Signal()
         m.d.comb += [exponent.eq(top - CODE_FRAC + carry), m_code.eq(mantissa)]
         m.d.comb += zero.eq(~enough | ~some)

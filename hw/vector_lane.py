@@ -44,8 +44,8 @@ class VectorLane(wiring.Component):
     A value's name ends with how many cycles it is behind a and b.
     """
 
-    product_at = 5
-    latency = 10
+    product_at = 6
+    latency = 11
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -86,16 +86,16 @@ class VectorLane(wiring.Component):
         ]
         shift3 = self._distance(m, platform, byte2, argument.whole)
         part3 = self._part(m, a2, b2)
-        x4, y4, low4 = self._operands(m, a2, b2, byte2, coder, argument)
+        x5, y5, low4 = self._operands(m, a2, b2, byte2, coder, argument)
         m.d.comb += [
-            multiplier.x.eq(x4),
-            multiplier.y.eq(y4),
+            multiplier.x.eq(x5),
+            multiplier.y.eq(y5),
             multiplier.step.eq(self.step),
             multiplier.second.eq(self.second),
             multiplier.table.eq(c.table),
-            multiplier.low.eq(_after(m, low4, "low5")),
+            multiplier.low.eq(_later(m, low4, "low", 4, 6)),
             shifter.value.eq(multiplier.total),
-            shifter.right.eq(_later(m, shift3, "right", 3, 6)),
+            shifter.right.eq(_later(m, shift3, "right", 3, 7)),
             shifter.wrap.eq(c.wrap),
             shifter.cut.eq(c.table),
             end.control.eq(c),
@@ -103,8 +103,8 @@ class VectorLane(wiring.Component):
             end.up.eq(shifter.up),
             end.over.eq(shifter.over),
             end.minus.eq(shifter.minus),
-            end.added.eq(_later(m, part3, "part", 3, 8)),
-            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 6, 9)),
+            end.added.eq(_later(m, part3, "part", 3, 9)),
+            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 7, 10)),
             end.keep.eq(self.keep),
             self.y.eq(end.y),
         ]
@@ -145,20 +145,11 @@ class VectorLane(wiring.Component):
         c = self.control
         a3 = _after(m, a2, "a3")
         b3 = _after(m, Mux(c.rotate, b2[:SINE_BITS].as_signed(), b2), "b3")
-        positive3 = _after(m, ~a2[-1] & coder.some, "positive3")
         beyond3 = _after(m, argument.beyond, "beyond3")
         entry3, extra3 = (
             data.View(port.shape(), _after(m, port.as_value(), f"{name}3"))
             for name, port in (("entry", self.entry), ("extra", self.extra))
         )
-        more3 = _after(m, byte2 + 1, "more3")
-        small = Signal(signed(9))
-        with m.If(c.residue):
-            m.d.comb += small.eq(coder.significand)
-        with m.Elif(c.code):
-            m.d.comb += small.eq(coder.code)
-        with m.Else():  # LENGTHS
-            m.d.comb += small.eq(Mux(positive3, coder.place + more3, -128))
         wide = []
         for name in ("low", "step"):
             value, above = entry3[name], extra3[name].as_unsigned()
@@ -166,15 +157,28 @@ class VectorLane(wiring.Component):
         low4 = _after(m, wide[0].as_signed(), "low4")
         with m.If(~c.table | beyond3):
             m.d.sync += low4.eq(0)
+        second = Array([self.settings.constant, b3, a3, argument.rest])
+        x4 = _after(m, Mux(c.table, wide[1].as_signed(), a3), "x4")
+        y4 = _after(m, second[c.times], "y4")
+        assert len(low4) == LOW_BITS
+
+        # Codes and lengths take a cycle more.
+        more4 = _later(m, byte2 + 1, "more", 2, 4)
+        a4_minus = _after(m, a3[-1], "a4_minus")
+        small = Signal(signed(9))
+        with m.If(c.residue):
+            m.d.comb += small.eq(coder.significand)
+        with m.Elif(c.code):
+            m.d.comb += small.eq(coder.code)
+        with m.Else():  # LENGTHS
+            m.d.comb += small.eq(Mux(coder.some & ~a4_minus, coder.place + more4, -128))
         is_small = c.residue | c.code | c.lengths
-        second = Array([self.settings.constant, b3, a3, Mux(c.residue, coder.power, argument.rest)])
         x, y = (Signal(signed(RESULT_BITS)) for _ in range(2))
         m.d.comb += [
-            x.eq(Mux(c.table, wide[1].as_signed(), Mux(is_small, small, a3))),
-            y.eq(second[c.times]),
+            x.eq(Mux(is_small, small, x4)),
+            y.eq(Mux(c.residue, coder.power, y4)),
         ]
-        assert len(low4) == LOW_BITS
-        return _after(m, x, "x4"), _after(m, y, "y4"), low4
+        return _after(m, x, "x5"), _after(m, y, "y5"), low4
 
 
 def _after(m, value, name):

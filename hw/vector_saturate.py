@@ -55,13 +55,14 @@ class VectorSaturate(wiring.Component):
             minus.eq(self.minus),
         ]
 
-        # What was over before the addition is so by far.
+        # What was over before the addition is so by far. Else a value is too large where two bits
+        # differ of those that are to be the sign.
         sign, leaves, low = Signal(), Signal(), Signal(RESULT_BITS)
-        bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - RESULT_BITS))
+        bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - 1 - RESULT_BITS))
         edge = ~c.bound ^ sign.replicate(RESULT_BITS)  # the sign where the bound is, else not
         m.d.comb += [
             sign.eq(Mux(over, minus, value[-1])),
-            leaves.eq(over | Mux(value[-1], (~value & bound).any(), (value & bound).any())),
+            leaves.eq(over | ((value[:-1] ^ value[1:]) & bound).any()),
             low.eq(Mux(leaves, edge, value[:RESULT_BITS])),
         ]
         above = Mux(c.wrap, value[RESULT_BITS - 1], sign)

@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 from golden.arith import GUARD_BITS
 from golden.vector import AMOUNT_MAX
 
+from .vector_coder import at_least
 from .vector_control import LEFT_BITS
 
 BITS = 64
@@ -101,10 +102,13 @@ class VectorShifter(wiring.Component):
         for n, place in enumerate(places):
             earlier = max(0, places[n - 1]) if n else 0
             if place > earlier:
-                below.append(chosen[n:].any() & self.value[earlier:place].any())
+                below.append(at_least(self.right[4:], n) & self.value[earlier:place].any())
             top, later = place + width, BITS if n + 1 == len(places) else places[n + 1] + width
             if top < BITS:
-                leaves.append(chosen[: n + 1].any() & _differs(self.value[top:later], sign))
+                near = ~at_least(self.right[4:], n + 1)
+                bits = self.value[top : min(later, BITS)]
+                differs = bits ^ sign.replicate(len(bits))
+                leaves.append(near & differs.any())
         word = Signal(signed(width), name="coarse")
         m.d.comb += word.eq(reduce(or_, terms))
         power = Const(1 << (STEP - 1), STEP) >> self.right[:4]
@@ -124,8 +128,3 @@ class VectorShifter(wiring.Component):
         result = Signal(signed(len(word) + STEP - 1), name="moved")
         m.d.comb += result.eq(moved)
         return result
-
-
-def _differs(bits, sign):
-    """Whether a bit is not the sign."""
-    return Mux(sign, ~bits.all(), bits.any()) if len(bits) else Const(0)

@@ -1,5 +1,7 @@
 """Tables of the vector unit in block RAM: values, and differences to the next."""
 
+from itertools import pairwise
+
 import numpy as np
 from amaranth.hdl import Cat, Module, signed
 from amaranth.lib import data, memory, wiring
@@ -15,8 +17,9 @@ ENTRY = data.StructLayout({"low": signed(18), "step": signed(9)})
 """A value and the difference to the next; of EXP2 their low bits, the others being in `EXTRA`."""
 EXTRA = data.StructLayout({"low": signed(8), "step": signed(7)})
 LATENCY = 1
-BLOCK_BITS = 16
-"""Memories as wide as this take no more blocks of ECP5 without multiplexers than with them."""
+CUTS = (0, 16, 26)
+"""Where entries are cut: memories of these widths take as few blocks of ECP5 as can be, without
+multiplexers."""
 
 SHORT_BITS = 9
 """EXP2 and SINE have shorter tables. They are one part: EXP2, nothing, SINE and its negative."""
@@ -75,7 +78,7 @@ class VectorTables(wiring.Component):
         assert low + EXTRA["low"].width > EXP_FRAC + 1
         words = [_packed(v, d, ENTRY) for v, d in _rows()]
         extras = [_packed(v >> low, d >> step, EXTRA) for v, d in _entries(Function.EXP2)]
-        parts = [(words, 0, BLOCK_BITS), (words, BLOCK_BITS, main), (extras, 0, more)]
+        parts = [(words, a, b) for a, b in pairwise((*CUTS, main))] + [(extras, 0, more)]
         found = [[] for _ in range(self.ports)]
         for number, (content, first, end) in enumerate(parts):
             depth = 1 << (len(content) - 1).bit_length()
@@ -88,5 +91,5 @@ class VectorTables(wiring.Component):
                 m.d.comb += [port.addr.eq(address[: len(port.addr)]), port.en.eq(1)]
                 bits.append(port.data)
         for entry, extra, bits in zip(self.entry, self.extra, found, strict=True):
-            m.d.comb += [entry.as_value().eq(Cat(bits[:2])), extra.as_value().eq(bits[2])]
+            m.d.comb += [entry.as_value().eq(Cat(bits[:-1])), extra.as_value().eq(bits[-1])]
         return m

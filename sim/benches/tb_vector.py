@@ -189,9 +189,9 @@ def bound(i: Instruction, position: int, config: AccelConfig) -> int:
     reads = 4 if rotate else 1 + (i.function in READS_OTHER)
     words = 3 + isa.vector_words(length, config) * reads
     drain = VectorUnit(config).drain
-    after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 171, After.RECIPROCAL: 58}
+    after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
     headed = i.output in (Output.BLOCK, Output.CODES, Output.ROW)
-    finished = after.get(After(i.after), 5) + headed
+    finished = after.get(After(i.after), 6) + headed
     # Registers that are written keep others from being read; a last word, or pair, has waited.
     last = 8 if rotate else reads
     segment = max(words + 2, drain + finished + last + 2) if finished else words + 1
@@ -464,6 +464,6 @@ async def scalars(run: Run, after: str) -> None:
             value = raw & (1 << bits) - 1 if name == "size" else signed(raw, bits)
             run.check(value, getattr(old, name)[0, 0], f"{name} of {what}")
             at += bits
-        limits = {After.MEAN: 62, After.ROOT: 173, After.RECIPROCAL: 58}
-        run.check(cycles <= limits.get(After[after], 5), True, f"{cycles} cycles of {what}")
+        limits = {After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
+        run.check(cycles <= limits.get(After[after], 6), True, f"{cycles} cycles of {what}")
         await RisingEdge(dut.clk)

@@ -27,9 +27,15 @@ def lane(format_, target, bits, size, **changes):
 
 def record(phase, latency=60, **changes):
     entry = {"model": "invented model", "phase": phase, "config": "invented", "rows": 4, "cols": 2}
-    entry |= {"bus_bits": 32, "latency": latency, "cycles_per_token": 1111.0}
+    entry |= {"bus_bits": 32, "latency": latency, "position": 9, "cycles_per_token": 1111.0}
     entry |= {"macs_per_token": 2222, "bytes_per_token": 3333.0, "tokens_per_s": {"80": 99.0}}
-    entry |= {"bandwidth_use": 0.75, "mac_use": 0.25, "stall_weights": 11.0, "stall_drain": 0.0}
+    entry |= {
+        "bandwidth_use": 0.75,
+        "mac_use": 0.25,
+        "stall_weights": 11.0,
+        "stall_drain": 0.0,
+        "vector": 22.0,
+    }
     return entry | {"source": "invented"} | changes
 
 
