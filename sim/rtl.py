@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ class RtlResult:
     counters: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Step:
+    """An instruction that ran: its address, the clock cycles until the next one was taken up, and
+    what the counters moved meanwhile (a cycle late)."""
+
+    address: int
+    cycles: int
+    counters: dict[str, int]
+
+
 class SimulationHung(RuntimeError):
     """The machine did not stop within the cycles it was given."""
 
@@ -71,7 +82,7 @@ class _Written(ctypes.Structure):
 def _load(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     machine, u32, u64 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64
-    text = ctypes.c_char_p
+    text, u64p = ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint64)
     for name, result, arguments in (
         ("new", machine, [ctypes.c_void_p, u64, ctypes.POINTER(_Settings)]),
         ("free", None, [machine]),
@@ -83,6 +94,8 @@ def _load(path: Path) -> ctypes.CDLL:
         ("cycle", u64, [machine]),
         ("written", u64, [machine, ctypes.POINTER(ctypes.POINTER(_Written))]),
         ("forget_written", None, [machine]),
+        ("profile", None, [machine, ctypes.c_int]),
+        ("steps", u64, [machine, ctypes.POINTER(u64p)]),
     ):
         function = getattr(library, f"rf8_{name}")
         function.restype, function.argtypes = result, arguments
@@ -196,6 +209,29 @@ class RtlMachine:
             self._read("ERROR_ADDRESS"),
             {name: self._counter(name) for name in COUNTERS},
         )
+
+    def profile(
+        self, program: int, position: int = 0, tokens: Sequence[int] = ()
+    ) -> tuple[RtlResult, list[Step]]:
+        """`run`, and what each instruction took, in the order in which they ran."""
+        self._library.rf8_profile(self._machine, 1)
+        try:
+            result = self.run(program, position, tokens)
+            first = ctypes.POINTER(ctypes.c_uint64)()
+            count = self._library.rf8_steps(self._machine, ctypes.byref(first))
+            width = 2 + len(COUNTERS)
+            table = np.ctypeslib.as_array(first, (count, width)).astype(np.int64)
+        finally:
+            self._library.rf8_profile(self._machine, 0)
+        # The first is of before the start, when counters held what the run before had left.
+        table[0, 2:] = 0
+        names = [*COUNTERS]
+        steps = [
+            Step(int(before[0]), int(after[1] - before[1]), dict(zip(names, moved, strict=True)))
+            for before, after in pairwise(table)
+            for moved in [(after - before)[2:].tolist()]
+        ]
+        return result, steps
 
     def reset(self) -> None:
         """Reset the hardware; memory stays. Watchdog and interrupt are set again."""
