@@ -156,6 +156,9 @@ class Checker(wiring.Component):
     far, lane: see `Places`
     resolved: the operands, with what follows from the position
     beats: of the weight stream of a MATMUL
+    taken: the instruction is handed on; first: none has been, of this program
+    chained: it is a MATMUL after another, of as many columns, and its source lies apart from what
+        that one writes
     """
 
     def __init__(self, config: AccelConfig):
@@ -172,6 +175,9 @@ class Checker(wiring.Component):
                 "lane": Out(7),
                 "resolved": Out(OPERANDS),
                 "beats": Out(32),
+                "taken": In(1),
+                "first": In(1),
+                "chained": Out(1),
             }
         )
 
@@ -244,14 +250,32 @@ class Checker(wiring.Component):
                     with m.If(self.done):
                         m.next = "IDLE"
 
-        fits = self._fits(m, total, bound, added, step, is_matmul)
+        ends = {Step.SOURCE: Signal(16, name="source"), Step.TARGET: Signal(16, name="target")}
+        for what, end in ends.items():
+            with m.If(added & (step == what)):
+                m.d.sync += end.eq(total)
+        fits = self._fits(m, total, bound, added, step, is_matmul, ends[Step.SOURCE])
         m.d.comb += self.legal.eq(fits & ~rules.refused)
+        self._chain(m, is_matmul, *ends.values())
         return m
 
-    def _fits(self, m, total, bound, added, step, is_matmul) -> Signal:
+    def _chain(self, m, is_matmul, source_end, target_end) -> None:
+        """Whether a MATMUL needs nothing of the instruction before it but the array."""
+        o = self.operands
+        before, columns = Signal(), Signal.like(o.column)
+        first, last = Signal.like(o.dst), Signal.like(o.dst)
+        with m.If(self.first):
+            m.d.sync += before.eq(0)
+        with m.Elif(self.taken):
+            m.d.sync += [before.eq(is_matmul), columns.eq(o.column)]
+            m.d.sync += [first.eq(o.dst), last.eq(target_end)]
+        apart = (source_end < first) | (o.src > last)
+        m.d.sync += self.chained.eq(before & is_matmul & (o.column == columns) & apart)
+
+    def _fits(self, m, total, bound, added, step, is_matmul, source_end) -> Signal:
         """Whether all places so far exist, and a MATMUL's do not overlap."""
         config, o = self.config, self.operands
-        fits, ahead, source_end = Signal(), Signal(), Signal(16)
+        fits, ahead = Signal(), Signal()
         outside = bound & (total >> exact_log2(config.scratch_words)).any()
         overlap = is_matmul & (step == Step.TARGET) & ~ahead & (total[:16] >= o.src)
         m.d.sync += ahead.eq(source_end < o.dst)
@@ -259,6 +283,4 @@ class Checker(wiring.Component):
             m.d.sync += fits.eq(1)
         with m.Elif(added):
             m.d.sync += fits.eq(fits & ~outside & ~overlap)
-            with m.If(step == Step.SOURCE):
-                m.d.sync += source_end.eq(total)
         return fits

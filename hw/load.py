@@ -1,7 +1,8 @@
 """LOAD: external memory to one bank of the scratchpad."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
@@ -36,16 +37,35 @@ class CodeValue(wiring.Component):
         return m
 
 
+class Coming(data.Struct):
+    """A LOAD whose beats are to come: where they go, how many they are, and whose they are."""
+
+    dst: 16
+    column: 8
+    count: 16
+    tag: 32
+
+
 class Loader(wiring.Component):
-    """Reads ``count`` beats from ``address`` on and writes them from word ``dst`` on.
+    """Reads ``count`` beats from ``address`` on and writes them from word ``dst`` of bank
+    ``column`` on.
 
     With ``lanes`` it is the byte ``lane`` of each beat that counts. The first is a number, which
     becomes the first element of a word of its own; the others are RF8 codes, whose integers follow
     as elements, with zeros after the last.
 
-    ``start`` takes the operands; ``done`` is high for one cycle when the last word is written,
-    ``failed`` before it when the memory flagged a beat. One beat each cycle.
+    ``start`` takes the operands. One beat each cycle; LOADs without lanes are asked for while those
+    before them are still to come, up to `most`.
+
+    Ports
+    -----
+    ready: another LOAD without lanes may start before this one is done
+    done: the last word of all that were started is written, for one cycle
+    failed: the memory flagged a beat of the LOAD that was started with ``failed_tag`` as its
+        ``tag``
     """
+
+    most = 8
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -56,15 +76,20 @@ class Loader(wiring.Component):
                 "address": In(config.addr_bits),
                 "count": In(16),
                 "dst": In(16),
+                "column": In(range(max(2, config.cols))),
                 "lanes": In(1),
                 "lane": In(exact_log2(config.bus_bytes)),
+                "tag": In(32),
+                "ready": Out(1),
                 "done": Out(1),
                 "failed": Out(1),
+                "failed_tag": Out(32),
                 "request": Out(stream.Signature(Burst)),
                 "beat": In(1),
                 "data": In(width),
                 "error": In(1),
                 "write_enable": Out(1),
+                "write_column": Out(range(max(2, config.cols))),
                 "write_address": Out(range(config.scratch_words)),
                 "write_data": Out(width),
             }
@@ -76,34 +101,43 @@ class Loader(wiring.Component):
         m.submodules.bursts = bursts = Bursts(config)
         m.submodules.decoder = decoder = CodeValue()
         connect(m, bursts.o, flipped(self.request))
-        left, lanes, lane = Signal(16), Signal(), Signal.like(self.lane)
-        begins, ends = Signal(), Signal()
+        coming = Signal(Coming)
+        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Coming).width, depth=self.most)
+        head = Coming(queue.r_data)
+        lanes, lane = Signal(), Signal.like(self.lane)
+        number, begins, ends = Signal(16), Signal(), Signal()  # of the beat, in its LOAD
         m.d.comb += [
             bursts.start.eq(self.start),
             bursts.address.eq(self.address),
             bursts.beats.eq(self.count),
+            *(coming[name].eq(getattr(self, name)) for name in ("dst", "column", "count", "tag")),
+            queue.w_data.eq(coming),
+            queue.w_en.eq(self.start),
+            queue.r_en.eq(self.beat & ends),
+            self.ready.eq(queue.w_rdy & ~bursts.busy & ~lanes),
             self.failed.eq(self.beat & self.error),
-            ends.eq(left == 1),
+            self.failed_tag.eq(head.tag),
+            begins.eq(number == 0),
+            ends.eq(number == (head.count - 1)[:16]),
         ]
         with m.If(self.start):
-            m.d.sync += [left.eq(self.count), begins.eq(1)]
             m.d.sync += [lanes.eq(self.lanes), lane.eq(self.lane)]
-        with m.Elif(self.beat):
-            m.d.sync += [left.eq(left - 1), begins.eq(0)]
+        with m.If(self.beat):
+            m.d.sync += number.eq(Mux(ends, 0, number + 1))
 
         # Lanes: a byte, its value, and where it goes. What comes with it: is it there, the first,
         # the last?
-        coming = Cat(self.beat & lanes, begins, ends)
-        code, number = Signal(8), Signal(8)
-        m.d.sync += [code.eq(self.data.word_select(lane, 8)), number.eq(code)]
+        stages = Cat(self.beat & lanes, begins, ends)
+        code, late_code = Signal(8), Signal(8)
+        m.d.sync += [code.eq(self.data.word_select(lane, 8)), late_code.eq(code)]
         m.d.comb += decoder.code.eq(code)
         for stage in range(1 + CodeValue.latency):
-            later = Signal(3, name=f"coming{stage}")
-            m.d.sync += later.eq(coming)
-            coming = later
-        there, first, last = coming  # bit by bit
-        later_number = Signal(signed(8))
-        m.d.sync += later_number.eq(number)
+            later = Signal(3, name=f"stage{stage}")
+            m.d.sync += later.eq(stages)
+            stages = later
+        there, first, last = stages  # bit by bit
+        value = Signal(signed(8))
+        m.d.sync += value.eq(late_code)
 
         per_word = config.results_per_word
         word = self.write_data
@@ -116,18 +150,22 @@ class Loader(wiring.Component):
             for n in range(per_word):
                 element = word[RESULT_BITS * n : RESULT_BITS * (n + 1)]
                 with m.If(place == n):
-                    m.d.sync += element.eq(Mux(first, later_number, decoder.value))
+                    m.d.sync += element.eq(Mux(first, value, decoder.value))
                 with m.Elif(place == 0):
                     m.d.sync += element.eq(0)
 
+        # Where words go: a LOAD with lanes is alone, and its late words follow the place of the
+        # first; else a word comes with each beat.
         finished = Signal()
         m.d.sync += [
             self.write_enable.eq(Mux(lanes, there & full, self.beat)),
             finished.eq(Mux(lanes, there & last, self.beat & ends)),
         ]
-        m.d.comb += self.done.eq(finished)
-        with m.If(self.start):
-            m.d.sync += [self.write_address.eq(self.dst), place.eq(0)]
+        m.d.comb += self.done.eq(finished & ~queue.r_rdy)
+        with m.If(self.beat & begins):
+            m.d.sync += [self.write_address.eq(head.dst), self.write_column.eq(head.column)]
         with m.Elif(self.write_enable):
             m.d.sync += self.write_address.eq(self.write_address + 1)
+        with m.If(self.start):
+            m.d.sync += place.eq(0)
         return m

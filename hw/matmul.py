@@ -9,6 +9,9 @@ from golden.config import BIAS_PLANES, AccelConfig
 
 from .lane import delay
 
+ERROR_LATENCY = 3
+"""Cycles from a slice until it is known whether its codes are valid."""
+
 
 class MatmulControl(wiring.Component):
     """Runs one MATMUL.
@@ -20,7 +23,10 @@ class MatmulControl(wiring.Component):
 
     Ports
     -----
-    start, k, count, src, bias: operands, taken when ``start`` is high; `done` for one cycle
+    start, k, count, src, bias: operands, taken when ``start`` is high
+    streamed: all slices have been taken, and their errors shown: the next MATMUL may start, if it
+        needs none of the results
+    done: for one cycle, when all results are written
     weights_valid, weights_failed, weights_ready, weights_end: the weight stream
     x_enable, x_address, x_word: the scratchpad, latency 1
     array_valid, array_last, array_busy, array_hold, x: the array (`x` its `delay` cycles later)
@@ -40,6 +46,7 @@ class MatmulControl(wiring.Component):
                 "count": In(16),
                 "src": In(16),
                 "bias": In(1),
+                "streamed": Out(1),
                 "done": Out(1),
                 "weights_valid": In(1),
                 "weights_failed": In(1),
@@ -126,11 +133,15 @@ class MatmulControl(wiring.Component):
             with m.Else():
                 m.d.sync += [port.eq(port + 1), self.x_address.eq(self.x_address + 1)]
 
+        def begin():
+            m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
+            m.d.sync += [in_header.eq(1), self.plane.eq(0)]
+            m.next = "READ"
+
+        since = Signal(range(ERROR_LATENCY + 1))
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
-                m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
-                m.d.sync += [in_header.eq(1), self.plane.eq(0)]
-                m.next = "READ"
+                begin()
             with m.State("READ"):
                 m.d.comb += self.x_enable.eq(1)
                 m.d.sync += self.x_address.eq(first_word)
@@ -167,8 +178,15 @@ class MatmulControl(wiring.Component):
                     with m.If(last):
                         m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
                         with m.If(tiles == 1):
+                            m.d.sync += since.eq(0)
                             m.next = "DRAIN"
-            with m.State("DRAIN"), m.If(self.results_idle):
-                m.d.comb += self.done.eq(1)
-                m.next = "IDLE"
+            with m.State("DRAIN"):
+                m.d.comb += self.streamed.eq(since == ERROR_LATENCY)
+                with m.If(~self.streamed):
+                    m.d.sync += since.eq(since + 1)
+                with m.If(self.start):
+                    begin()
+                with m.Elif(self.results_idle):
+                    m.d.comb += self.done.eq(1)
+                    m.next = "IDLE"
         return m

@@ -19,11 +19,13 @@ class Entry(data.Struct):
     ``failed``: the memory did not give it; ``illegal``: it breaks a rule of `golden.isa.check`;
     ``far``: position or token are beyond its room. The first that is set stops the machine.
     ``operands``: what is to be done, with ``count``, ``k`` and ``address`` as they follow from the
-    position; ``lane``: of a LOAD or STORE with an index.
+    position; ``lane``: of a LOAD or STORE with an index; ``chained``: a MATMUL after another, whose
+    results it does not need, for as many columns.
     """
 
     failed: 1
     illegal: 1
     far: 1
     lane: 7
+    chained: 1
     operands: OPERANDS

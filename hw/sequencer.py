@@ -1,6 +1,6 @@
 """The sequencer: runs instructions one after the other and stops the machine on errors."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -8,6 +8,7 @@ from golden.config import AccelConfig
 from golden.isa import ErrorCode, Opcode
 
 from .operands import OPERANDS, Entry
+from .rules import INDEXED, holds
 
 UNITS = {
     Opcode.MATMUL: "matmul",
@@ -17,9 +18,18 @@ UNITS = {
 }
 """Opcodes that a unit executes, and its name in ports."""
 
+LATER = {*ErrorCode} - {ErrorCode.NONE, ErrorCode.BUS_WRITE, ErrorCode.ABORTED, ErrorCode.WATCHDOG}
+"""Errors of an instruction that give way to that of a STORE before it."""
+
 
 class Sequencer(wiring.Component):
     """Takes entries in order, starts their unit and waits until it is done.
+
+    Three things go on meanwhile. A LOAD may be asked for while LOADs before it are to come, and a
+    MATMUL that is ``chained`` begins while the results of the one before are being written. A STORE
+    is done when its data is sent; for the memory's answers waits what could see the difference:
+    FENCE, HALT and LOAD. An error is that of the first instruction in the program's order, unless
+    it shows only after a later one has ended in an error of its own and all answers have come.
 
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
@@ -30,9 +40,12 @@ class Sequencer(wiring.Component):
     -----
     start, abort, program: from the host
     entries: from the instruction fetch
-    operands, lane: of the instruction under way
+    operands, lane, address: of the instruction under way
     start_<unit>, done_<unit>: the units
-    invalid_weight, failed_read, failed_write: one-cycle error pulses
+    another_load, another_matmul: the unit takes one before it is done
+    answered: no STORE waits for the memory
+    invalid_weight, failed_weight, failed_load, failed_store: one-cycle error pulses
+    load_address, store_address: of the instruction that failed
     progress: something moved in this cycle
     watchdog: cycles without progress that are too many; 0: never
     bus_idle: nothing is on its way on the bus
@@ -52,12 +65,19 @@ class Sequencer(wiring.Component):
                 "entries": In(stream.Signature(Entry)),
                 "operands": Out(OPERANDS),
                 "lane": Out(7),
+                "address": Out(32),
                 **{f"start_{unit}": Out(1) for unit in UNITS.values()},
                 **{f"done_{unit}": In(1) for unit in UNITS.values()},
                 **{f"running_{unit}": Out(1) for unit in UNITS.values()},
+                "another_load": In(1),
+                "another_matmul": In(1),
+                "answered": In(1),
                 "invalid_weight": In(1),
-                "failed_read": In(1),
-                "failed_write": In(1),
+                "failed_weight": In(1),
+                "failed_load": In(1),
+                "load_address": In(32),
+                "failed_store": In(1),
+                "store_address": In(32),
                 "progress": In(1),
                 "watchdog": In(32),
                 "bus_idle": In(1),
@@ -85,21 +105,43 @@ class Sequencer(wiring.Component):
             m.d.sync += waited.eq(waited + 1)
 
         # What went wrong in this cycle; the first line that applies wins.
-        wrong = Signal(ErrorCode)
+        wrong, wrong_at = Signal(ErrorCode), Signal(32)
         causes = [
-            (self.abort, ErrorCode.ABORTED),
-            (self.failed_read, ErrorCode.BUS_READ),
-            (self.failed_write, ErrorCode.BUS_WRITE),
-            (self.invalid_weight, ErrorCode.INVALID_WEIGHT),
-            (expired, ErrorCode.WATCHDOG),
+            (self.abort, ErrorCode.ABORTED, pc),
+            (self.failed_store, ErrorCode.BUS_WRITE, self.store_address),
+            (self.failed_load, ErrorCode.BUS_READ, self.load_address),
+            (self.failed_weight, ErrorCode.BUS_READ, pc),
+            (self.invalid_weight, ErrorCode.INVALID_WEIGHT, pc),
+            (expired, ErrorCode.WATCHDOG, pc),
         ]
-        for condition, code in reversed(causes):
+        for condition, code, address in reversed(causes):
             with m.If(condition):
-                m.d.comb += wrong.eq(code)
+                m.d.comb += [wrong.eq(code), wrong_at.eq(address)]
 
-        def fail(code):
-            m.d.sync += [self.error.eq(code), self.error_address.eq(pc)]
+        def fail(code, address=pc):
+            m.d.sync += [self.error.eq(code), self.error_address.eq(address)]
             m.next = "STOPPING"
+
+        def fail_if_wrong():
+            with m.If(wrong != ErrorCode.NONE):
+                fail(wrong, wrong_at)
+
+        # Whether the entry that comes next may begin while the unit is at work.
+        opcode, sound = entry.operands.opcode, Signal()
+        follows = Signal()
+        m.d.comb += [
+            self.address.eq(pc),
+            sound.eq(~(entry.failed | entry.illegal | entry.far) & self.entries.valid),
+            follows.eq(
+                sound
+                & (opcode == self.operands.opcode)
+                & Mux(
+                    opcode == Opcode.LOAD,
+                    self.another_load & self.answered & ~holds(entry.operands.flags, INDEXED),
+                    self.another_matmul & entry.chained,
+                )
+            ),
+        ]
 
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.start):
@@ -107,7 +149,7 @@ class Sequencer(wiring.Component):
                 m.d.sync += [self.error_address.eq(0), pc.eq(self.program)]
                 m.next = "NEXT"
             with m.State("NEXT"):
-                m.d.comb += self.quiet.eq(~self.entries.valid)
+                m.d.comb += self.quiet.eq(~self.entries.valid & self.answered)
                 m.d.comb += self.entries.ready.eq(1)
                 with m.If(self.entries.valid):
                     m.d.sync += [self.operands.eq(entry.operands), self.lane.eq(entry.lane)]
@@ -123,34 +165,37 @@ class Sequencer(wiring.Component):
                         m.d.sync += pc.eq(next_pc)
                     with m.Else():
                         m.next = "START"
-                with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong)
+                fail_if_wrong()
             with m.State("START"):
-                for opcode, unit in UNITS.items():
-                    chosen = self.operands.opcode == opcode
-                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen)
-                m.next = "RUN"
-                with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong)
+                held = Signal()
+                m.d.comb += held.eq((self.operands.opcode == Opcode.LOAD) & ~self.answered)
+                for code, unit in UNITS.items():
+                    chosen = self.operands.opcode == code
+                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen & ~held)
+                with m.If(~held):
+                    m.next = "RUN"
+                fail_if_wrong()
             with m.State("RUN"):
-                for opcode, unit in UNITS.items():
-                    chosen = self.operands.opcode == opcode
+                for code, unit in UNITS.items():
+                    chosen = self.operands.opcode == code
                     m.d.comb += getattr(self, f"running_{unit}").eq(chosen)
                 done = Cat(getattr(self, f"done_{unit}") for unit in UNITS.values()).any()
-                with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong)
-                with m.Elif(done):
+                with m.If(done | follows):
                     m.d.sync += pc.eq(next_pc)
                     m.next = "NEXT"
+                fail_if_wrong()
             with m.State("FINISH"):
-                with m.If(wrong != ErrorCode.NONE):
-                    fail(wrong)
-                with m.Elif(self.bus_idle):
+                with m.If(self.bus_idle):
                     m.d.sync += self.finished.eq(1)
                     m.next = "IDLE"
+                fail_if_wrong()
             with m.State("STOPPING"):
                 m.d.comb += self.stop.eq(1)
-                with m.If(self.bus_idle):
+                # A STORE comes before what made the machine stop.
+                later = Cat(self.error == code for code in LATER).any()
+                with m.If(self.failed_store & later):
+                    fail(ErrorCode.BUS_WRITE, self.store_address)
+                with m.Elif(self.bus_idle):
                     m.next = "CLEAR"
             with m.State("CLEAR"):  # a cycle of its own: it goes everywhere
                 m.d.comb += [self.stop.eq(1), self.clear.eq(1)]

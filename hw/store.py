@@ -2,6 +2,7 @@
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
@@ -99,10 +100,14 @@ class Storer(wiring.Component):
     beat is written, ``bus_bytes >> shift`` bytes wide (see `StoreData`).
 
     One beat each cycle when the memory takes them. ``start`` takes the operands; ``done`` is high
-    for one cycle once the memory has answered all bursts, so a later instruction may read what was
-    stored. ``failed``: an answer was an error. After ``stop`` the burst under way is finished, as
-    the bus demands, and no other is begun; ``idle`` says that all are answered.
+    for one cycle once all data is sent, and the next may start. ``idle`` says that the memory has
+    answered all bursts: what was stored can be read. ``failed``: an answer was an error, to the
+    instruction that was started with ``failed_tag`` as its ``tag``. After ``stop`` the burst under
+    way is finished, as the bus demands, and no other is begun.
     """
+
+    most_bursts = 16
+    """That wait for their answers."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -115,8 +120,10 @@ class Storer(wiring.Component):
                 "column": In(range(max(2, config.cols))),
                 "shift": In(8),
                 "lane": In(7),
+                "tag": In(32),
                 "done": Out(1),
                 "failed": Out(1),
+                "failed_tag": Out(32),
                 "stop": In(1),
                 "idle": Out(1),
                 "read_enable": Out(1),
@@ -148,12 +155,19 @@ class Storer(wiring.Component):
         ]
 
         # Addresses: one burst at a time, its data before the next.
-        left = Signal(9)
+        left, tag = Signal(9), Signal.like(self.tag)
+        m.submodules.tags = tags = SyncFIFO(width=len(tag), depth=self.most_bursts)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
-        m.d.comb += bursts.o.ready.eq((left == 0) & ~axi.awvalid & ~self.stop)
+        m.d.comb += bursts.o.ready.eq((left == 0) & ~axi.awvalid & ~self.stop & tags.w_rdy)
         begun = Signal()
-        m.d.comb += begun.eq(bursts.o.valid & bursts.o.ready)
+        m.d.comb += [
+            begun.eq(bursts.o.valid & bursts.o.ready),
+            tags.w_en.eq(begun),
+            tags.w_data.eq(tag),
+        ]
+        with m.If(self.start):
+            m.d.sync += tag.eq(self.tag)
         with m.If(begun):
             m.d.sync += [
                 axi.awvalid.eq(1),
@@ -183,15 +197,16 @@ class Storer(wiring.Component):
             m.d.sync += left.eq(left - 1)
 
         # Answers.
-        flying = Signal(16)
-        answered, busy = Signal(), Signal()
+        answered, busy, sent_all = Signal(), Signal(), Signal()
         m.d.comb += [
             answered.eq(axi.bvalid & axi.bready),
+            tags.r_en.eq(answered),
             self.failed.eq(answered & axi.bresp[1]),
-            self.idle.eq((flying == 0) & (left == 0) & ~axi.awvalid),
-            self.done.eq(busy & self.idle & ~bursts.busy),
+            self.failed_tag.eq(tags.r_data),
+            sent_all.eq((left == 0) & ~axi.awvalid),
+            self.idle.eq(sent_all & ~tags.r_rdy),
+            self.done.eq(busy & sent_all & ~bursts.busy),
         ]
-        m.d.sync += flying.eq(flying + begun - answered)
         with m.If(self.start):
             m.d.sync += busy.eq(1)
         with m.Elif(self.done):

@@ -134,6 +134,8 @@ class Accelerator(wiring.Component):
             load.address.eq(operands.address),
             load.count.eq(operands.count),
             load.dst.eq(operands.dst),
+            load.column.eq(operands.column),
+            load.tag.eq(sequencer.address),
             load.lanes.eq(holds(operands.flags, INDEXED)),
             load.lane.eq(lane),
             store.address.eq(operands.address),
@@ -142,6 +144,7 @@ class Accelerator(wiring.Component):
             store.column.eq(operands.column),
             store.shift.eq(operands.shift),
             store.lane.eq(lane),
+            store.tag.eq(sequencer.address),
             store.stop.eq(sequencer.stop),
             matmul.k.eq(operands.k),
             matmul.count.eq(operands.count),
@@ -152,6 +155,7 @@ class Accelerator(wiring.Component):
             writeback.shift.eq(operands.shift),
             writeback.start.eq(sequencer.start_matmul),
             writeback.dst.eq(operands.dst),
+            writeback.count.eq(operands.count),
             vector.operands.eq(operands),
             vector.position.eq(self.control.position),
         ]
@@ -170,7 +174,7 @@ class Accelerator(wiring.Component):
             scratchpad.vector_address.eq(vector.read_address),
             scratchpad.load_enable.eq(load.write_enable),
             scratchpad.load_address.eq(load.write_address),
-            scratchpad.load_column.eq(self.sequencer.operands.column),
+            scratchpad.load_column.eq(load.write_column),
             scratchpad.load_data.eq(load.write_data),
             scratchpad.elements_enable.eq(vector.write_enable),
             scratchpad.elements_address.eq(vector.write_address),
@@ -224,11 +228,18 @@ class Accelerator(wiring.Component):
         """Errors, progress, counters."""
         control, reader, sequencer, units = self.control, self.reader, self.sequencer, self.units
         array, matmul, store, vector = (units[n] for n in ("array", "matmul", "store", "vector"))
+        load = units["load"]
         columns = sequencer.operands.column
         m.d.comb += [
             sequencer.invalid_weight.eq(array.invalid),
-            sequencer.failed_read.eq(matmul.failed | units["load"].failed),
-            sequencer.failed_write.eq(store.failed),
+            sequencer.another_load.eq(load.ready),
+            sequencer.another_matmul.eq(matmul.streamed & ~units["writeback"].full),
+            sequencer.answered.eq(store.idle),
+            sequencer.failed_weight.eq(matmul.failed),
+            sequencer.failed_load.eq(load.failed),
+            sequencer.load_address.eq(load.failed_tag),
+            sequencer.failed_store.eq(store.failed),
+            sequencer.store_address.eq(store.failed_tag),
             sequencer.bus_idle.eq(reader.idle & store.idle),
             sequencer.progress.eq(
                 Cat(

@@ -73,6 +73,9 @@ def token(config: AccelConfig) -> data.StructLayout:
     )
 
 
+WAITING = 8
+"""Segments that can be between the reader and their end: they come four cycles apart at least."""
+
 REGISTERS = data.StructLayout(
     {"factor": signed(32), "amount": signed(7), "exponent": signed(8), "size": 6}
 )

@@ -1,7 +1,8 @@
 """The end of a segment: registers and header."""
 
-from amaranth.hdl import Module, Signal, signed
-from amaranth.lib import wiring
+from amaranth.hdl import Cat, Module, Mux, Shape, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS, AccelConfig
@@ -9,20 +10,34 @@ from golden.isa import SEGMENTS, After
 from golden.vector import SUM_BITS
 
 from .operands import OPERANDS
-from .scalar_unit import ScalarUnit
-from .vector_control import CONTROL, REGISTERS
+from .scalar_unit import LONG, ScalarUnit
+from .vector_control import CONTROL, REGISTERS, WAITING
 from .vector_walk import VectorWalk
+
+SPACING = 8
+"""Cycles that segments are apart at least where something short is computed at their ends."""
+
+
+class Left(data.Struct):
+    """What is known of a segment when the reader is done with it."""
+
+    registers: REGISTERS
+    count: 16
 
 
 class VectorFinish(wiring.Component):
     """Goes through the segments as their sums come in.
+
+    What is computed must be done when the next segment's sums come. Something short takes less than
+    `SPACING`; a header alone is written, at the latest, when the next segment's words are, and its
+    sums come after that. For anything else the next segment waits.
 
     Ports
     -----
     start, operands, control: of the instruction
     leave, before, count: the reader is done with a segment: its registers and its elements
     end, sum, peak, top: of `VectorReduce`
-    pending: a segment has left the reader, and something remains to be done at its end
+    pending: no segment may leave the reader yet
     header, exponent, taken: of `VectorWriter`
     column, segment: whose registers are written: ``top`` with ``end``, ``registers`` with ``set``
     done: all segments are
@@ -68,28 +83,42 @@ class VectorFinish(wiring.Component):
             self.column.eq(walk.column),
             self.segment.eq(walk.segment),
             scalar.operands.eq(o),
-            scalar.load.eq(self.leave),
-            scalar.before.eq(self.before),
-            scalar.count.eq(self.count),
             scalar.sum.eq(self.sum),
             scalar.peak.eq(self.peak),
             scalar.top.eq(self.top),
             self.registers.eq(scalar.registers),
             self.exponent.eq(scalar.registers.exponent),
         ]
+        left = Signal(Left)
+        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Left).width, depth=WAITING)
+        m.d.comb += [
+            left.registers.eq(self.before),
+            left.count.eq(self.count),
+            queue.w_data.eq(left),
+            queue.w_en.eq(self.leave & c.finish),
+            scalar.before.eq(Left(queue.r_data).registers),
+            scalar.count.eq(Left(queue.r_data).count),
+        ]
+        alone, spaced = Signal(), Signal(range(SPACING))
+        computes = o.after != After.NONE
+        m.d.sync += alone.eq((computes & c.header) | Cat(o.after == kind for kind in LONG).any())
         with m.If(self.leave & c.finish):
-            m.d.sync += self.pending.eq(1)
-        with m.Elif(complete):
+            m.d.sync += [self.pending.eq(alone | computes), spaced.eq(SPACING - 2)]
+        with m.Elif(Mux(alone, complete, spaced == 0)):
             m.d.sync += self.pending.eq(0)
+        with m.Else():
+            m.d.sync += spaced.eq(spaced - 1)
         with m.FSM():
-            with m.State("WAIT"), m.If(self.end):
-                with m.If(o.after != After.NONE):
-                    m.d.comb += scalar.start.eq(1)
-                    m.next = "SCALAR"
-                with m.Elif(c.header):
-                    m.next = "HEADER"
-                with m.Else():
-                    m.d.comb += complete.eq(1)
+            with m.State("WAIT"):
+                m.d.comb += [scalar.load.eq(1), queue.r_en.eq(self.end & c.finish)]
+                with m.If(self.end):
+                    with m.If(computes):
+                        m.d.comb += scalar.start.eq(1)
+                        m.next = "SCALAR"
+                    with m.Elif(c.header):
+                        m.next = "HEADER"
+                    with m.Else():
+                        m.d.comb += complete.eq(1)
             with m.State("SCALAR"), m.If(scalar.done):
                 m.d.comb += self.set.eq(1)
                 with m.If(c.header):

@@ -23,7 +23,7 @@ class VectorReader(wiring.Component):
     """Walks through columns, segments and words, and reads what each word needs.
 
     A segment takes three cycles, and one for each word that is read. The last word of a segment, or
-    the last pair, waits until the segment before is finished: so only one is ever between the ends.
+    the last pair, waits while `VectorFinish` needs time for a segment before.
 
     Words of ROTATE come in pairs where each makes a word of its own: so they have been read when
     results take their place.
@@ -31,7 +31,7 @@ class VectorReader(wiring.Component):
     Ports
     -----
     start, operands, control, position: control follows two cycles after the start
-    pending: a segment before this one is not finished
+    pending: no segment may end yet
     busy: registers are being written, so that none can be read
     load: column and segment are those whose registers are wanted, with the column's ``place``
     take: two cycles later

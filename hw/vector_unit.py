@@ -14,7 +14,7 @@ from golden.isa import SEGMENTS
 
 from .operands import OPERANDS
 from .places import POSITION_BITS
-from .vector_control import REGISTERS, VectorDecoder, token
+from .vector_control import REGISTERS, WAITING, VectorDecoder, token
 from .vector_finish import VectorFinish
 from .vector_lane import VectorLane
 from .vector_reader import VectorReader
@@ -44,15 +44,17 @@ class VectorUnit(wiring.Component):
 
     A segment takes 3 cycles, or one more while registers are being written, and one for each word
     that is read: one, two or, in ROTATE, four for a word of results. From its last address to the
-    end of its sums are `drain` cycles, then come the cycles of `ScalarUnit` and one for a header:
-    where these are to come, the next segment's last word waits for them. The header itself waits
-    for a cycle in which no other word is written. Before the first segment are 3 cycles; in ROTATE
-    one more each time that the repeated words fit between the words of a pair.
+    end of its sums are `drain` cycles, then come the cycles of `ScalarUnit` and one for a header,
+    which waits for a cycle in which no other word is written. Where a division, a root, or both a
+    register and a header are to come, the next segment's last word waits for them; where a register
+    alone, it waits until it is `vector_finish.SPACING` cycles behind. Before the first segment are
+    3 cycles; in ROTATE one more each time that the repeated words fit between the words of a pair.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         self.drain = ELEMENTS_AT + VectorLane.latency + reduce_latency(config)
+        assert self.drain <= 4 * (WAITING - 1)
         width = 8 * config.bus_bytes
         super().__init__(
             {

@@ -2,12 +2,13 @@
 
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS, AccelConfig
 
 from .operands import OPERANDS
-from .vector_control import CONTROL, token
+from .vector_control import CONTROL, WAITING, token
 from .vector_walk import VectorWalk
 
 
@@ -63,12 +64,13 @@ class VectorWriter(wiring.Component):
             m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
         word = self._collect(m, place)
 
-        # Where the word goes; that of the header, and whose it is, until it is written.
-        start, head, address, within = (
-            Signal.like(self.write_address, name=n) for n in ("start_at", "head_at", "at", "within")
+        # Where the word goes; that of headers, and whose they are, until they are written.
+        start, address, within = (
+            Signal.like(self.write_address, name=n) for n in ("start_at", "at", "within")
         )
-        bank, head_bank = Signal(self.config.cols), Signal(self.config.cols)
-        put = Signal()
+        bank, put = Signal(self.config.cols), Signal()
+        m.submodules.heads = heads = SyncFIFO(width=len(start) + len(bank), depth=WAITING)
+        head, head_bank = heads.r_data[: len(start)], heads.r_data[len(start) :]
         m.d.sync += [
             put.eq(self.token.valid & c.writes & (final | self.token.last)),
             bank.eq(1 << walk.column),
@@ -87,12 +89,13 @@ class VectorWriter(wiring.Component):
         with m.Elif(ends):
             m.d.sync += [
                 start.eq(Mux(walk.turn, o.dst, start + o.dst_stride)),
-                head.eq(start),
-                head_bank.eq(1 << walk.column),
             ]
 
         extended = Cat(self.exponent, self.exponent[-1].replicate(RESULT_BITS - 8))
         m.d.comb += [
+            heads.w_en.eq(ends & c.header),
+            heads.w_data.eq(Cat(start, (1 << walk.column)[: len(bank)])),
+            heads.r_en.eq(self.taken),
             self.taken.eq(self.header & ~put),
             self.write_enable.eq(Mux(put, bank, head_bank & self.header.replicate(len(bank)))),
             self.write_address.eq(Mux(put, address, head)),

@@ -5,6 +5,7 @@ from itertools import pairwise
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from golden.config import BIAS_PLANES, RESULT_BITS, AccelConfig
 
@@ -19,12 +20,13 @@ class Writeback(wiring.Component):
     header, plane, slice: a header slice of the coming tile: row exponents (plane 0), bias bytes
     bare: tiles have no bias planes; constant while an instruction is under way
     take: the tile whose header came last is complete; its header is needed from now on
-    exponent: shared exponent of each column's activations
-    shift: the instruction's
+    exponent: shared exponent of each column's activations; until ``take`` of the last tile
+    shift: the instruction's, until then
     valid, row, dot: from the array
-    start, dst: first word of the results
+    start, dst, count: first word of the results, and tiles. Results of the instruction before may
+        be still to come, unless it is ``full``.
     enable, address, data: to the scratchpad, a word for each column
-    active: columns that take part
+    active: columns that take part; constant while results are to come
     idle: nothing is under way
 
     Latency: `latency` cycles from the last dot product of a word to its write.
@@ -48,6 +50,8 @@ class Writeback(wiring.Component):
                 "dot": In(signed(config.acc_bits)).array(config.cols),
                 "start": In(1),
                 "dst": In(range(config.scratch_words)),
+                "count": In(16),
+                "full": Out(1),
                 "active": In(config.cols),
                 "enable": Out(config.cols),
                 "address": Out(range(config.scratch_words)),
@@ -93,10 +97,7 @@ class Writeback(wiring.Component):
             with m.If(full):
                 m.d.sync += place.eq(0)
         m.d.sync += write.eq(full)
-        with m.If(self.start):
-            m.d.sync += self.address.eq(self.dst)
-        with m.Elif(write):
-            m.d.sync += self.address.eq(self.address + 1)
+        self._places(m, write)
         m.d.comb += [
             self.idle.eq(~(Cat(delayed).any() | write)),
             self.enable.eq(write.replicate(self.config.cols) & self.active),
@@ -105,9 +106,9 @@ class Writeback(wiring.Component):
         row_exponent = picked[0].as_signed()
         for column in range(self.config.cols):
             m.submodules[f"requant{column}"] = requant = Requantizer(self.config)
-            # Both are constant while an instruction's results come.
             scale = Signal(signed(9), name=f"scale{column}")
-            m.d.sync += scale.eq(self.exponent[column] + self.shift)
+            with m.If(taken):
+                m.d.sync += scale.eq(self.exponent[column] + self.shift)
             m.d.comb += [
                 requant.valid.eq(self.valid & self.active[column]),
                 requant.dot.eq(self.dot[column]),
@@ -119,3 +120,24 @@ class Writeback(wiring.Component):
                 m.d.sync += word.eq(Cat(word[RESULT_BITS:], requant.result))
             m.d.comb += self.data[column].eq(word)
         return m
+
+    def _places(self, m, write) -> None:
+        """Where the next word goes: one place on, or where the next instruction's begin."""
+        config = self.config
+        words = self.count << exact_log2(config.rows // config.results_per_word)
+        left, next_left = Signal(len(words)), Signal(len(words))
+        next_address = Signal.like(self.address)
+        ends = Signal()
+        m.d.comb += ends.eq(write & (left == 1))
+        with m.If(write):
+            m.d.sync += [left.eq(left - 1), self.address.eq(self.address + 1)]
+        with m.If(self.start):
+            m.d.sync += [next_address.eq(self.dst), next_left.eq(words)]
+        with m.If(ends | (left == 0)):
+            m.d.sync += [
+                self.address.eq(Mux(self.full, next_address, self.dst)),
+                left.eq(Mux(self.full, next_left, Mux(self.start, words, 0))),
+                self.full.eq(0),
+            ]
+        with m.Elif(self.start):
+            m.d.sync += self.full.eq(1)

@@ -33,8 +33,8 @@ VERILATOR_FLAGS = [
 ]
 CXX_FLAGS = ["-O3", "-march=native", "-fPIC", "-fno-plt"]
 
-# What the harness looks at inside, for `RtlMachine.profile`: which instruction is under way, and the
-# counters.
+# What the harness looks at inside, for `RtlMachine.profile`: the instruction that is under way, and
+# the counters.
 INSIDE = """\
 `verilator_config
 public_flat_rd -module "rf8.sequencer" -var "pc"
@@ -118,7 +118,15 @@ def _build(text: str, flags: list[str], library: Path, trace: bool, env: dict[st
         (folder / "obj").mkdir()
         (folder / "obj" / "counters.h").write_text(f"#define RF8_COUNTERS(X) {counters}\n")
         verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8"]
-        verilate += ["inside.vlt", "rf8.v", "--Mdir", "obj", "--build", "-j", str(os.cpu_count() or 1)]
+        verilate += [
+            "inside.vlt",
+            "rf8.v",
+            "--Mdir",
+            "obj",
+            "--build",
+            "-j",
+            str(os.cpu_count() or 1),
+        ]
         # The package's make rules name a precompiled header in a way that g++ does not take, and
         # call a `python` that need not exist.
         verilate += ["-MAKEFLAGS", f"CFG_CXXFLAGS_PCH_I=-include PYTHON3={sys.executable}"]

@@ -195,6 +195,23 @@ class Author:
         yield Instruction(opcode=Opcode.FENCE)
         yield replace(matmul, address=target)
 
+    def chain(self) -> Iterator[Instruction]:
+        """MATMULs for as many columns each: some may begin before the results of others are there,
+        some may not."""
+        column = int(self.rng.integers(1, self.config.cols + 1))
+        before = None
+        for _ in range(int(self.rng.integers(2, 6))):
+            matmul = replace(self.matmul(), column=column)
+            words_in = isa.block_words(matmul.k, self.config)
+            results = matmul.count * self.config.rows // self.config.results_per_word
+            if before is not None and self.rng.random() < 0.5:  # the results of the one before
+                src = before.dst
+                fits = src + words_in <= self.config.scratch_words
+                if fits and (src + words_in <= matmul.dst or matmul.dst + results <= src):
+                    matmul = replace(matmul, src=src)
+            yield matmul
+            before = matmul
+
     def there_and_back(self) -> Iterator[Instruction]:
         """A STORE, and a LOAD of what it has written."""
         store = self.transfer(Opcode.STORE, count=int(self.rng.integers(1, 40)))
@@ -229,7 +246,8 @@ class Author:
         self.settle()
         rng, out = self.rng, list(self.known())
         kinds = {
-            "matmul": 0.25,
+            "matmul": 0.15,
+            "chain": 0.1,
             "lengths": 0.15,
             "vector": 0.2,
             "load": 0.05,
@@ -249,6 +267,8 @@ class Author:
                     column = int(rng.integers(out[-1].column))
                     store = self.transfer(Opcode.STORE, count=words)
                     out.append(replace(store, column=column, src=out[-1].dst))
+            elif kind == "chain":
+                out.extend(self.chain())
             elif kind == "vector":
                 out.append(random_vector(rng, self.config, self.position))
             elif kind == "indexed":

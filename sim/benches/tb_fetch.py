@@ -11,7 +11,7 @@ import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden import isa
-from golden.config import get_config
+from golden.config import AccelConfig, get_config
 from golden.isa import Flag, Instruction, Opcode
 from hw.fetch import InstructionFetch
 from hw.operands import Entry
@@ -194,6 +194,8 @@ class Bench:
             if want.instruction is None:
                 continue
             self.check_operands(entry, want, what)
+            chain = chained(words[n - 1], words[n], config) if n else False
+            run.check(entry.chained, chain, f"chained: {what} after {words[n - 1].hex()}")
             if want.instruction.opcode is Opcode.MATMUL:
                 streams.append((want.instruction.address, want.beats))
         run.check(len(self.entries), len(fates), "entries")
@@ -217,6 +219,15 @@ class Bench:
         self.tokens = [int(rng.integers(span)) for _ in range(self.config.cols)]
 
 
+def chained(before: bytes, word: bytes, config: AccelConfig) -> bool:
+    """Whether a legal instruction may begin while the results of the one before it come."""
+    a, b = isa.decode(before), isa.decode(word)
+    if (a.opcode, b.opcode) != (Opcode.MATMUL, Opcode.MATMUL) or a.column != b.column:
+        return False
+    results = -(-a.count * config.rows // config.results_per_word)
+    return b.src + isa.block_words(b.k, config) <= a.dst or a.dst + results <= b.src
+
+
 @bench_test(limit=60_000, part=list(CONFIGS), pace=[0, 0.3])
 async def random_programs(run: Run, pace: float) -> None:
     """Legal instructions; those that are too far end a program."""
@@ -235,6 +246,35 @@ async def random_programs(run: Run, pace: float) -> None:
         fates = await bench.check_program([*program, HALT.encode()])
         ran, far = ran + len(fates), far + fates[-1].far
     run.check(far > 0, True, "some position was too far")
+
+
+@bench_test(limit=100_000, part=list(CONFIGS))
+async def chains(run: Run) -> None:
+    """Pairs of MATMULs, the source of the second around the results of the first."""
+    bench = Bench(run)
+    config, rng = bench.config, run.rng
+    await bench.start()
+    bench.latency = 0
+    bench.position = 0
+    seen = [0, 0]
+    for _ in range(12):
+        program = []
+        for _ in range(12):
+            first = replace(random_matmul(rng, config), flags=0, shift=0)
+            second = replace(random_matmul(rng, config), flags=0, shift=0)
+            words_in = isa.block_words(second.k, config)
+            words_out = first.count * config.rows // config.results_per_word
+            edges = (first.dst - words_in, first.dst + words_out)
+            src = max(0, int(rng.choice(edges)) + int(rng.integers(-1, 2)))
+            near = replace(second, src=src, column=int(rng.choice([first.column, second.column])))
+            try:
+                isa.check(near, config)
+            except isa.IllegalInstruction:
+                continue
+            program += [first.encode(), near.encode()]
+            seen[chained(*program[-2:], config)] += 1
+        await bench.check_program([*program, HALT.encode()])
+    run.check(min(seen) > 5, True, f"{seen} apart or not")
 
 
 @bench_test(limit=100_000, part=list(CONFIGS))

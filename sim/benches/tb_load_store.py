@@ -48,11 +48,15 @@ class LoadStore(wiring.Component):
                 "lanes": In(1),
                 "shift": In(8),
                 "lane": In(7),
+                "tag": In(32),
                 "stop": In(1),
+                "ready_load": Out(1),
                 "done_load": Out(1),
                 "done_store": Out(1),
                 "failed_load": Out(1),
                 "failed_store": Out(1),
+                "tag_load": Out(32),
+                "tag_store": Out(32),
                 "idle_load": Out(1),
                 "idle_store": Out(1),
                 "read": Out(wiring.Signature(axi4_read(config))),
@@ -74,6 +78,7 @@ class LoadStore(wiring.Component):
             load.address.eq(self.address),
             load.count.eq(self.count),
             load.dst.eq(self.word),
+            load.column.eq(self.column),
             load.lanes.eq(self.lanes),
             load.lane.eq(self.lane),
             load.beat.eq(reader.beat[LOAD]),
@@ -82,7 +87,7 @@ class LoadStore(wiring.Component):
             reader.stop.eq(self.stop),
             scratchpad.load_enable.eq(load.write_enable),
             scratchpad.load_address.eq(load.write_address),
-            scratchpad.load_column.eq(self.column),
+            scratchpad.load_column.eq(load.write_column),
             scratchpad.load_data.eq(load.write_data),
             store.start.eq(self.start_store),
             store.address.eq(self.address),
@@ -91,6 +96,11 @@ class LoadStore(wiring.Component):
             store.column.eq(self.column),
             store.shift.eq(self.shift),
             store.lane.eq(self.lane),
+            load.tag.eq(self.tag),
+            store.tag.eq(self.tag),
+            self.ready_load.eq(load.ready),
+            self.tag_load.eq(load.failed_tag),
+            self.tag_store.eq(store.failed_tag),
             store.stop.eq(self.stop),
             scratchpad.store_enable.eq(store.read_enable),
             scratchpad.store_address.eq(store.read_address),
@@ -118,6 +128,8 @@ class Bench:
         shape = (self.config.cols, self.config.scratch_words, self.config.bus_bytes)
         self.scratch = np.zeros(shape, np.uint8)
         self.addresses = self.answers = 0  # write bursts begun and answered
+        self.tag = 0
+        self.failed: list[tuple[str, int]] = []  # unit and tag, one for each failed beat or answer
 
     async def start(self, pace: float = 0, longest: int = 1) -> None:
         run, dut = self.run, self.run.dut
@@ -148,6 +160,9 @@ class Bench:
                     run.check(address // limit, (end - 1) // limit, f"block of {address:#x}")
                     self.addresses += channel == "write__aw"
             self.answers += int(dut.write__bvalid.value) and int(dut.write__bready.value)
+            for unit in ("load", "store"):
+                if int(getattr(dut, f"failed_{unit}").value):
+                    self.failed.append((unit, int(getattr(dut, f"tag_{unit}").value)))
 
     def random_operands(self) -> tuple[int, int, int, int]:
         """address, count, word, column"""
@@ -169,24 +184,29 @@ class Bench:
         dut.address.value, dut.count.value = address, count
         dut.word.value, dut.column.value = word, column
         dut.lanes.value, dut.shift.value, dut.lane.value = int(shift > 0), shift, lane
+        self.tag = int(self.run.rng.integers(1 << 32))
+        dut.tag.value = self.tag
         getattr(dut, f"start_{unit}").value = 1
         await RisingEdge(dut.clk)
         getattr(dut, f"start_{unit}").value = 0
-        # Operands are taken with the start, but for the column of a load.
-        dut.lanes.value, dut.shift.value, dut.lane.value = 1, 3, 0
+        # Operands are taken with the start.
+        dut.lanes.value, dut.shift.value, dut.lane.value, dut.column.value = 1, 3, 0, 0
+        dut.tag.value = 0
 
     async def finish(self, unit: str) -> bool:
-        """Wait for `done`; whether a failure was shown until then, itself included."""
-        dut, failed = self.dut, False
+        """Wait for `done`, and for a STORE until all is answered; whether there was a failure."""
+        dut = self.dut
         done = getattr(dut, f"done_{unit}")
-        while True:
+        while not int(done.value):
             await RisingEdge(dut.clk)
-            failed |= bool(int(getattr(dut, f"failed_{unit}").value))
-            if int(done.value):
-                break
         await RisingEdge(dut.clk)
         self.run.check(int(done.value), 0, "done in the cycle after done")
-        return failed
+        while unit == "store" and not int(dut.idle_store.value):
+            await RisingEdge(dut.clk)
+        await RisingEdge(dut.clk)
+        failed, self.failed = self.failed, []
+        self.run.check(failed, [(unit, self.tag)] * len(failed), "who has failed")
+        return bool(failed)
 
     def words(self, address: int, count: int) -> np.ndarray:
         """A view of memory [count, bus_bytes]."""
@@ -235,7 +255,7 @@ class Bench:
         self.run.check(np.array_equal(self.memory.bytes, want), True, f"memory around {what}")
 
     async def store(self, address: int, count: int, word: int, column: int) -> bool:
-        """Store, and compare memory as soon as it is done: all answers must have come by then."""
+        """Store, and compare memory as soon as it is idle: all answers must have come by then."""
         before = self.memory.bytes.copy()
         await self.begin("store", address, count, word, column)
         failed = await self.finish("store")
@@ -288,6 +308,83 @@ async def lanes(run: Run, pace: float) -> None:
                 await bench.load(address, min(count, config.scratch_words - word), word, column)
             case _:
                 await bench.store(address, min(count, config.scratch_words - word), word, column)
+
+
+@bench_test(limit=60_000, part=list(CONFIGS), pace=[0, 0.3])
+async def many_loads(run: Run, pace: float) -> None:
+    """LOADs are asked for before those ahead of them have come; a bad word is that of its LOAD."""
+    bench = Bench(run)
+    dut, config = run.dut, bench.config
+    await bench.start(pace, longest=10)
+    answer_errors_with(bench.reads.r_channel, AxiResp.SLVERR)
+    for column in range(config.cols):
+        await bench.load(column * 64, config.scratch_words, 0, column)
+    ahead = 0
+    for _ in range(6):
+        tags, bad = [], int(run.rng.integers(20))
+        for number in range(20):
+            address, count, word, column = bench.random_operands()
+            count = min(count, 12)
+            if number == bad:
+                address, count = 0x800, 1
+                bench.memory.broken[0x800] = True
+                spoilt = word, column
+            elif address <= 0x800 < address + count * config.bus_bytes:
+                address = 0x800 + config.bus_bytes
+            while not int(dut.ready_load.value):
+                await RisingEdge(dut.clk)
+            ahead += not int(dut.idle_load.value)
+            bench.scratch[column, word : word + count] = bench.words(address, count)
+            await bench.begin("load", address, count, word, column)
+            tags.append(bench.tag)
+            await RisingEdge(dut.clk)
+        while not int(dut.done_load.value):
+            await RisingEdge(dut.clk)
+        await ClockCycles(dut.clk, 2)
+        run.check(bench.failed, [("load", tags[bad])], "who has failed")
+        bench.failed = []
+        bench.memory.broken[:] = False
+        await bench.load(0x1000, 1, *spoilt)
+        for column in range(config.cols):
+            await bench.store(0x4000, config.scratch_words, 0, column)
+    run.check(ahead > 20, True, f"{ahead} LOADs began while others were under way")
+
+
+@bench_test(limit=60_000, part=list(CONFIGS), pace=[0, 0.3])
+async def many_stores(run: Run, pace: float) -> None:
+    """STOREs do not wait for the answers of those before them; a bad one is told by its tag."""
+    bench = Bench(run)
+    dut, config = run.dut, bench.config
+    await bench.start(pace, longest=10)
+    answer_errors_with(bench.writes.b_channel, AxiResp.SLVERR)
+    for column in range(config.cols):
+        await bench.load(column * 64, config.scratch_words, 0, column)
+    for _ in range(4):
+        want, tags, bad = bench.memory.bytes.copy(), [], int(run.rng.integers(30))
+        broken = bench.memory.broken
+        broken[:] = False
+        for number in range(30):
+            address, count, word, column = bench.random_operands()
+            address, count = max(address, 0x1000), min(count, 9)
+            if number == bad:
+                address, count, word = 0x800, 1, min(word, config.scratch_words - 1)
+                broken[0x800 : 0x800 + config.bus_bytes] = True
+            else:
+                size = count * config.bus_bytes
+                want[address : address + size] = bench.scratch[column, word : word + count].flat
+            await bench.begin("store", address, count, word, column)
+            tags.append(bench.tag)
+            while not int(dut.done_store.value):
+                await RisingEdge(dut.clk)
+        while not int(dut.idle_store.value):
+            await RisingEdge(dut.clk)
+        await ClockCycles(dut.clk, 2)
+        run.check(bench.failed, [("store", tags[bad])], "who has failed")
+        bench.failed = []
+        bench.memory.bytes[0x800 : 0x800 + config.bus_bytes] = want[
+            0x800 : 0x800 + config.bus_bytes
+        ]
+        run.check(np.array_equal(bench.memory.bytes, want), True, "memory")
 
 
 @bench_test(limit=10_000, part=["single_beats", "wide_bus"])

@@ -13,10 +13,11 @@ from golden.isa import FIELDS, READS_OTHER, After, Flag, Function, Instruction, 
 from golden.layers import CODE_FRAC, shared_bias
 from golden.rf8 import INTEGERS, SPANS, VALUES
 from golden.vector import AMOUNT_MAX, SUM_BITS, Registers, _after, code_of, execute, scaled, wrapped
-from hw.scalar_unit import ScalarUnit
+from hw.scalar_unit import LONG, ScalarUnit
 from hw.scratchpad import Scratchpad
 from hw.vector_coder import VectorCoder
 from hw.vector_control import LEFT_BITS
+from hw.vector_finish import SPACING
 from hw.vector_shifter import MOST, VectorShifter
 from hw.vector_unit import VectorUnit
 from sim.benches.harness import Run, bench_test, signed
@@ -194,9 +195,14 @@ def bound(i: Instruction, position: int, config: AccelConfig) -> int:
     finished = after.get(After(i.after), 6) + headed
     # Registers that are written keep others from being read; a last word, or pair, has waited.
     last = 8 if rotate else reads
-    segment = max(words + 2, drain + finished + last + 2) if finished else words + 1
-    if headed:  # which may have found no cycle for it
-        segment = max(segment, words + drain + last)
+    segment = words + 2
+    if i.after in LONG or (i.after and headed):
+        segment = max(segment, drain + finished + last + 2)
+        if headed:  # which may have found no cycle for it
+            segment = max(segment, words + drain + last)
+    elif i.after:
+        segment = max(segment, SPACING + last + 2)
+    finished += headed * words  # of the last segment
     repeats = (i.k // config.results_per_word) // i.immediate if rotate else 0
     return i.column * i.segments * segment + drain + finished + repeats + 6
 
