@@ -181,7 +181,13 @@ class Output(enum.IntEnum):
     """a word with the exponent, then bytes"""
     ROW = 5
     """a word with the exponent, then int32 elements"""
+    TOP = 6
+    """not at all, but a word with top and the index of the first element that is as large: an
+    argmax; not of ROTATE, and not where a word has one element"""
 
+
+HEADED = (Output.BLOCK, Output.CODES, Output.ROW)
+"""Outputs that begin with a word with the exponent."""
 
 FIELDS: dict[str, tuple[int, int, bool]] = {
     "opcode": (0, 8, False),
@@ -409,6 +415,9 @@ def _check_vector(i: Instruction, config: AccelConfig, need: Callable[[bool, str
         need(0 < i.immediate <= depth, f"immediate must be 1 to {depth}")
     else:
         need(2 <= i.k <= RESULT_BITS, f"k must be 2 to {RESULT_BITS} bits")
+    if i.output == Output.TOP:
+        need(not rotate, "TOP is not for ROTATE")
+        need(config.results_per_word > 1, "TOP needs words of two elements or more")
 
     def fits(start: int, stride: int, words: int) -> bool:
         return start + (i.segments - 1) * stride + words <= depth
@@ -429,6 +438,8 @@ def vector_words(count: int, config: AccelConfig) -> int:
 
 def output_words(instruction: Instruction, config: AccelConfig) -> int:
     """Words that a VECTOR instruction writes in a segment, at most."""
+    if instruction.output == Output.TOP:
+        return 1
     per_word = {
         Output.NONE: 0,
         Output.WORDS: config.results_per_word,
@@ -439,7 +450,7 @@ def output_words(instruction: Instruction, config: AccelConfig) -> int:
     }[Output(instruction.output)]
     if not per_word:
         return 0
-    head = instruction.output in (Output.BLOCK, Output.CODES, Output.ROW)
+    head = instruction.output in HEADED
     return head - (-instruction.count // per_word)
 
 

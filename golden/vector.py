@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from golden import layers
 from golden.arith import GUARD_BITS, Int64, saturate, shift_round_half_even
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
-from golden.isa import READS_OTHER, SEGMENTS, After, Flag, Function, Instruction, Output
+from golden.isa import HEADED, READS_OTHER, SEGMENTS, After, Flag, Function, Instruction, Output
 from golden.layers import CODE_FRAC, NORM_BITS, bit_length
 from golden.rf8 import INTEGERS, encode
 
@@ -132,9 +132,14 @@ def execute(
     y = _compute(i, y, b, factor, exponent, top, places, config)
     if seen is not None:
         y = np.where(seen, y, 0)
-    _reduce(y, seen, registers, active)
+    where = _reduce(y, seen, registers, active)
     _after(i, registers, active, lengths, config)
-    _write(i, y, elements, registers, config)
+    if i.output == Output.TOP:
+        pair = np.zeros((columns, i.segments, config.results_per_word), "<i4")
+        pair[..., 0], pair[..., 1] = registers.top[active], where
+        elements[:columns, i.dst + i.dst_stride * segments[:, 0]] = pair
+    else:
+        _write(i, y, elements, registers, config)
 
 
 def _compute(
@@ -187,7 +192,8 @@ def _reduce(
     seen: NDArray[np.bool_] | None,
     registers: Registers,
     active: tuple[slice, ...],
-) -> None:
+) -> Int64:
+    """Sets sum, peak and top; gives the index of the first element that is the top."""
     registers.sum[active] = wrapped(y.sum(axis=-1), SUM_BITS)
     # Of SQUARE, whose values are wider, only the sum is of use.
     narrow = wrapped(y, RESULT_BITS)
@@ -195,6 +201,8 @@ def _reduce(
     lowest = np.int64(-1) << np.int64(RESULT_BITS - 1)
     masked = narrow if seen is None else np.where(seen, narrow, lowest)
     registers.top[active] = masked.max(axis=-1)
+    where: Int64 = masked.argmax(axis=-1)
+    return where
 
 
 def _after(
@@ -260,7 +268,7 @@ def _write(
     image = np.zeros((columns, segments, words * per_word), kind)
     image[..., :length] = wrapped(y, 8 * image.itemsize)
     first = i.dst
-    if output in (Output.BLOCK, Output.CODES, Output.ROW):
+    if output in HEADED:
         header = np.zeros((columns, segments, config.results_per_word), "<i4")
         header[..., 0] = registers.exponent[:columns, :segments]
         starts = i.dst + i.dst_stride * np.arange(segments)

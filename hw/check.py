@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from golden.config import BIAS_PLANES, AccelConfig
-from golden.isa import READS_OTHER, Flag, Function, Opcode, Output
+from golden.isa import HEADED, READS_OTHER, Flag, Function, Opcode, Output
 
 from .operands import OPERANDS
 from .places import POSITION_BITS, Places
@@ -135,7 +135,7 @@ class Sums(wiring.Component):
                 m.d.comb += self.o.part.eq(last >> exact_log2(config.acts_per_word))
             with m.Case(Output.CODES):
                 m.d.comb += self.o.part.eq(last >> exact_log2(config.bus_bytes))
-        with m.Switch(self.operands.output), m.Case(Output.BLOCK, Output.CODES, Output.ROW):
+        with m.Switch(self.operands.output), m.Case(*HEADED):
             m.d.comb += self.o.carry.eq(1)
 
 

@@ -115,4 +115,5 @@ class Rules(wiring.Component):
             (o.segments == 0) | (o.segments > SEGMENTS),
             rotate & (no_pairs | rest | period),
             ~rotate & ((o.k < 2) | (o.k > RESULT_BITS)),
+            (o.output == Output.TOP) & (rotate | (self.config.results_per_word == 1)),
         ]

@@ -185,7 +185,7 @@ class Sequencer(wiring.Component):
                     m.next = "NEXT"
                 fail_if_wrong()
             with m.State("FINISH"):
-                with m.If(self.bus_idle):
+                with m.If(self.bus_idle & self.answered & (wrong == ErrorCode.NONE)):
                     m.d.sync += self.finished.eq(1)
                     m.next = "IDLE"
                 fail_if_wrong()

@@ -2,13 +2,21 @@
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
 
 from .axi import Bursts, axi4_write
+from .queue import StreamQueue
+
+BUFFER_WORDS = 512
+"""Words that wait for the bus: as many as block RAM holds that is as wide as they are."""
+BUFFER_STORES = 64
+"""STOREs that do."""
+BUFFER_BURSTS = 16
+"""Bursts that wait for their answers."""
 
 
 class Lane(data.Struct):
@@ -19,22 +27,26 @@ class Lane(data.Struct):
     number: 7
 
 
-class StoreData(wiring.Component):
-    """What a STORE sends, beat by beat.
+class Command(data.Struct):
+    """A STORE whose words are in the buffer, or on their way to it."""
 
-    The bank is read ahead, and past the end. The first beat may be taken `latency` cycles after
-    ``start``.
+    address: 32
+    count: 16
+    lane: Lane
+    tag: 32
+
+
+class StoreData(wiring.Component):
+    """Makes beats of the words in the buffer.
 
     Ports
     -----
-    start: takes ``src``, ``column``, ``lane``
-    take: `data` becomes the next beat
+    start: ``lane`` and ``count``, the beats, are those of the next STORE
+    word, word_valid, pop: the buffer
+    take: `data` becomes the next beat, if it is ``ready``
     data, strobes: a beat, and the bytes of it that are meant. Where it is an element or a byte:
         element 0 of the first word, then all of the words that follow, in every lane
-    read_enable, read_address, read_data: the scratchpad, latency 1
     """
-
-    latency = 3
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -42,15 +54,15 @@ class StoreData(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "src": In(16),
-                "column": In(range(max(2, config.cols))),
                 "lane": In(Lane),
+                "count": In(16),
+                "word": In(width),
+                "word_valid": In(1),
+                "pop": Out(1),
+                "ready": Out(1),
                 "take": In(1),
                 "data": Out(width),
                 "strobes": Out(config.bus_bytes),
-                "read_enable": Out(1),
-                "read_address": Out(range(config.scratch_words)),
-                "read_data": In(width).array(config.cols),
             }
         )
 
@@ -58,33 +70,20 @@ class StoreData(wiring.Component):
         m = Module()
         config = self.config
         per_word = config.results_per_word
-        column, lane = Signal.like(self.column), Signal(Lane)
-
-        # Two words are there ahead: one in a register, one on the read port.
-        first, second = Signal(), Signal()
-        word = Signal(8 * config.bus_bytes, reset_less=True)
+        lane, left = Signal(Lane), Signal(16)
         index, begins = Signal(range(max(2, per_word))), Signal()
-        turn = Signal()
         whole = ~(lane.elements | lane.bytes)
-        m.d.comb += [
-            turn.eq(second | (self.take & (whole | begins | (index == per_word - 1)))),
-            self.read_enable.eq(first | turn),
-        ]
-        m.d.sync += [first.eq(self.start), second.eq(first)]
-        with m.If(turn):
-            m.d.sync += word.eq(Array(self.read_data)[column])
+        used_up = whole | begins | (index == per_word - 1) | (left == 1)
+        m.d.comb += [self.ready.eq(self.word_valid), self.pop.eq(self.take & used_up)]
         with m.If(self.start):
-            m.d.sync += [self.read_address.eq(self.src), column.eq(self.column)]
-            m.d.sync += [lane.eq(self.lane), begins.eq(1), index.eq(0)]
-        with m.Elif(self.read_enable):
-            m.d.sync += self.read_address.eq(self.read_address + 1)
-        with m.If(self.take):
-            m.d.sync += [begins.eq(0), index.eq(Mux(turn, 0, index + 1))]
+            m.d.sync += [lane.eq(self.lane), left.eq(self.count), begins.eq(1), index.eq(0)]
+        with m.Elif(self.take):
+            m.d.sync += [begins.eq(0), left.eq(left - 1), index.eq(Mux(self.pop, 0, index + 1))]
 
-        element = word.word_select(index, RESULT_BITS)
+        element = self.word.word_select(index, RESULT_BITS)
         part = Mux(lane.bytes, element[:8].replicate(RESULT_BITS // 8), element)
         with m.If(self.take):
-            m.d.sync += self.data.eq(Mux(whole, word, part.replicate(per_word)))
+            m.d.sync += self.data.eq(Mux(whole, self.word, part.replicate(per_word)))
         elements = [lane.number == n // (RESULT_BITS // 8) for n in range(config.bus_bytes)]
         bytes_ = [lane.number == n for n in range(config.bus_bytes)]
         m.d.sync += self.strobes.eq(
@@ -99,15 +98,20 @@ class Storer(wiring.Component):
     With ``indexed``, a beat is one byte or element of it, by ``shift``: only lane ``lane`` of each
     beat is written, ``bus_bytes >> shift`` bytes wide (see `StoreData`).
 
-    One beat each cycle when the memory takes them. ``start`` takes the operands; ``done`` is high
-    for one cycle once all data is sent, and the next may start. ``idle`` says that the memory has
-    answered all bursts: what was stored can be read. ``failed``: an answer was an error, to the
-    instruction that was started with ``failed_tag`` as its ``tag``. After ``stop`` the burst under
-    way is finished, as the bus demands, and no other is begun.
-    """
+    Words go to a buffer, one each cycle as long as it has room, and from there to memory, one beat
+    each cycle when that takes them. After ``stop`` the burst under way is finished, as the bus
+    demands, and no other is begun.
 
-    most_bursts = 16
-    """That wait for their answers."""
+    Ports
+    -----
+    start: takes the operands
+    done: for one cycle once all words are in the buffer: the scratchpad may change, the next may
+        start
+    answered: the memory has answered everything: what was stored can be read
+    failed: an answer was an error, to what was started with ``failed_tag`` as its ``tag``
+    idle: nothing is on its way on the bus
+    read_enable, read_address, read_data: the scratchpad, latency 1
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -122,6 +126,7 @@ class Storer(wiring.Component):
                 "lane": In(7),
                 "tag": In(32),
                 "done": Out(1),
+                "answered": Out(1),
                 "failed": Out(1),
                 "failed_tag": Out(32),
                 "stop": In(1),
@@ -135,39 +140,89 @@ class Storer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, axi = self.config, self.axi
-        m.submodules.bursts = bursts = Bursts(config)
-        m.submodules.words = words = StoreData(config)
-        by_byte = self.shift == exact_log2(config.bus_bytes)
-        m.d.comb += [
-            bursts.start.eq(self.start),
-            bursts.address.eq(self.address),
-            bursts.beats.eq(self.count),
-            words.start.eq(self.start),
-            words.src.eq(self.src),
-            words.column.eq(self.column),
-            words.lane.bytes.eq(by_byte),
-            words.lane.elements.eq((self.shift != 0) & ~by_byte),
-            words.lane.number.eq(self.lane),
-            *(words.read_data[c].eq(self.read_data[c]) for c in range(config.cols)),
-            self.read_enable.eq(words.read_enable),
-            self.read_address.eq(words.read_address),
-        ]
+        width = 8 * self.config.bus_bytes
+        m.submodules.commands = commands = StreamQueue(Command, BUFFER_STORES)
+        m.submodules.words = words = SyncFIFOBuffered(width=width, depth=BUFFER_WORDS)
+        m.submodules.bursts = bursts = Bursts(self.config)
+        m.submodules.beats = beats = StoreData(self.config)
+        reading = self._read(m, commands.i, words)
 
+        # The next STORE, once all of the one before is sent.
+        command, waiting = commands.o.payload, commands.o.valid
+        tag, sent_all = Signal(32), Signal()
+        m.d.comb += [
+            commands.o.ready.eq(~bursts.busy & sent_all),
+            bursts.start.eq(waiting & commands.o.ready),
+            bursts.address.eq(command.address),
+            bursts.beats.eq(command.count),
+            beats.start.eq(bursts.start),
+            beats.lane.eq(command.lane),
+            beats.count.eq(command.count),
+            beats.word.eq(words.r_data),
+            beats.word_valid.eq(words.r_rdy),
+            words.r_en.eq(beats.pop),
+        ]
+        with m.If(bursts.start):
+            m.d.sync += tag.eq(command.tag)
+        left = self._send(m, bursts, beats, tag)
+        pending = Signal(range(BUFFER_STORES + 1))  # not given to the bus
+        m.d.sync += pending.eq(pending + self.start - bursts.start)
+        m.d.comb += [
+            sent_all.eq((left == 0) & ~self.axi.awvalid),
+            self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading),
+        ]
+        return m
+
+    def _read(self, m, command, words):
+        """Scratchpad to buffer."""
+        config = self.config
+        lanes = exact_log2(config.results_per_word)
+        by_byte = self.shift == exact_log2(config.bus_bytes)
+        column, left, coming, ends = Signal.like(self.column), Signal(16), Signal(), Signal()
+        reading = Signal()
+        m.d.comb += [
+            command.payload.address.eq(self.address),
+            command.payload.count.eq(self.count),
+            command.payload.lane.bytes.eq(by_byte),
+            command.payload.lane.elements.eq((self.shift != 0) & ~by_byte),
+            command.payload.lane.number.eq(self.lane),
+            command.payload.tag.eq(self.tag),
+            command.valid.eq(self.start),
+            # A word may be on its way besides.
+            self.read_enable.eq((left != 0) & (words.w_level < BUFFER_WORDS - 1)),
+            words.w_data.eq(Array(self.read_data)[column]),
+            words.w_en.eq(coming),
+            # The next STORE may come at once.
+            self.done.eq(reading & ends & command.ready),
+        ]
+        m.d.sync += coming.eq(self.read_enable)
+        with m.If(self.start):
+            # The first element has a word of its own.
+            following = (self.count + (config.results_per_word - 2)) >> lanes
+            m.d.sync += left.eq(Mux(self.shift != 0, following + 1, self.count))
+            m.d.sync += [self.read_address.eq(self.src), column.eq(self.column)]
+            m.d.sync += [reading.eq(1), ends.eq(0)]
+        with m.Elif(self.read_enable):
+            m.d.sync += [self.read_address.eq(self.read_address + 1), left.eq(left - 1)]
+            m.d.sync += ends.eq(left == 1)
+        with m.If(self.done):
+            m.d.sync += reading.eq(0)
+        return reading
+
+    def _send(self, m, bursts, beats, tag):
+        """Buffer to bus. Gives the beats that are left of the burst under way."""
+        axi = self.axi
         # Addresses: one burst at a time, its data before the next.
-        left, tag = Signal(9), Signal.like(self.tag)
-        m.submodules.tags = tags = SyncFIFO(width=len(tag), depth=self.most_bursts)
+        left, begun = Signal(9), Signal()
+        m.submodules.tags = tags = SyncFIFO(width=len(tag), depth=BUFFER_BURSTS)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
-        m.d.comb += bursts.o.ready.eq((left == 0) & ~axi.awvalid & ~self.stop & tags.w_rdy)
-        begun = Signal()
         m.d.comb += [
+            bursts.o.ready.eq((left == 0) & ~axi.awvalid & ~self.stop & tags.w_rdy),
             begun.eq(bursts.o.valid & bursts.o.ready),
             tags.w_en.eq(begun),
             tags.w_data.eq(tag),
         ]
-        with m.If(self.start):
-            m.d.sync += tag.eq(self.tag)
         with m.If(begun):
             m.d.sync += [
                 axi.awvalid.eq(1),
@@ -176,39 +231,29 @@ class Storer(wiring.Component):
                 left.eq(bursts.o.payload.beats),
             ]
 
-        # Data. A burst begins no sooner than the first beat is there.
-        assert StoreData.latency <= 1 + Bursts.latency
-        sent = Signal()
-        fresh = Signal(9)  # beats of this burst still to be taken
+        sent, fresh = Signal(), Signal(9)  # beats of this burst still to be taken
         m.d.comb += [
             sent.eq(axi.wvalid & axi.wready),
-            axi.wdata.eq(words.data),
-            axi.wstrb.eq(words.strobes),
+            axi.wdata.eq(beats.data),
+            axi.wstrb.eq(beats.strobes),
             axi.wlast.eq(left == 1),
-            words.take.eq((fresh != 0) & (~axi.wvalid | axi.wready)),
+            beats.take.eq((fresh != 0) & (~axi.wvalid | axi.wready) & beats.ready),
         ]
         with m.If(begun):
             m.d.sync += fresh.eq(bursts.o.payload.beats)
-        with m.If(words.take):
+        with m.If(beats.take):
             m.d.sync += [fresh.eq(fresh - 1), axi.wvalid.eq(1)]
         with m.Elif(sent):
             m.d.sync += axi.wvalid.eq(0)
         with m.If(sent):
             m.d.sync += left.eq(left - 1)
 
-        # Answers.
-        answered, busy, sent_all = Signal(), Signal(), Signal()
+        answered = Signal()
         m.d.comb += [
             answered.eq(axi.bvalid & axi.bready),
             tags.r_en.eq(answered),
             self.failed.eq(answered & axi.bresp[1]),
             self.failed_tag.eq(tags.r_data),
-            sent_all.eq((left == 0) & ~axi.awvalid),
-            self.idle.eq(sent_all & ~tags.r_rdy),
-            self.done.eq(busy & sent_all & ~bursts.busy),
+            self.idle.eq((left == 0) & ~axi.awvalid & ~tags.r_rdy),
         ]
-        with m.If(self.start):
-            m.d.sync += busy.eq(1)
-        with m.Elif(self.done):
-            m.d.sync += busy.eq(0)
-        return m
+        return left

@@ -234,7 +234,7 @@ class Accelerator(wiring.Component):
             sequencer.invalid_weight.eq(array.invalid),
             sequencer.another_load.eq(load.ready),
             sequencer.another_matmul.eq(matmul.streamed & ~units["writeback"].full),
-            sequencer.answered.eq(store.idle),
+            sequencer.answered.eq(store.answered),
             sequencer.failed_weight.eq(matmul.failed),
             sequencer.failed_load.eq(load.failed),
             sequencer.load_address.eq(load.failed_tag),

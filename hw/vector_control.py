@@ -3,9 +3,10 @@
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
-from golden.isa import READS_OTHER, After, Flag, Function, Output
+from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
 from golden.layers import EXP2, RESTS, SINE
 
 from .operands import OPERANDS
@@ -43,7 +44,8 @@ CONTROL = data.StructLayout(
         "writes": 1,
         "bytes": 1,  # elements of one byte
         "halves": 1,  # elements of two bytes
-        "header": 1,
+        "header": 1,  # a word goes before the others
+        "pair": 1,  # there are no others, and it has top and its place
         "finish": 1,  # something is to be done at the end of a segment
         "length": 1,
         "amount": 1,
@@ -83,6 +85,11 @@ REGISTERS = data.StructLayout(
 is set by all."""
 
 
+def place_bits(config: AccelConfig) -> int:
+    """Bits of the place of an element in its segment."""
+    return exact_log2(config.scratch_words * config.results_per_word)
+
+
 class VectorDecoder(wiring.Component):
     """``control`` of ``operands``, a cycle later."""
 
@@ -119,7 +126,8 @@ class VectorDecoder(wiring.Component):
         m.d.comb += top.eq((o.k[:6] - 1)[:5] | rotate.replicate(5))
         mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
         codes = output == Output.CODES
-        headed = Cat(output == n for n in (Output.BLOCK, Output.CODES, Output.ROW)).any()
+        headed = Cat(output == n for n in HEADED).any()
+        pair = output == Output.TOP
         wide = self.config.act_bits == 16
         m.d.sync += [
             *(c[f.name.lower()].eq(function == f) for f in Function),
@@ -147,11 +155,12 @@ class VectorDecoder(wiring.Component):
             ),
             c.bound.eq(Cat(~wrap & ~at_least(top, bit + 1) for bit in range(RESULT_BITS - 1))),
             c.bound[-1].eq(~wrap),
-            c.writes.eq(output != Output.NONE),
+            c.writes.eq((output != Output.NONE) & ~pair),
+            c.pair.eq(pair),
             c.bytes.eq(codes | (mantissas & (not wide))),
             c.halves.eq(mantissas & wide),
-            c.header.eq(headed),
-            c.finish.eq(headed | (after != After.NONE)),
+            c.header.eq(headed | pair),
+            c.finish.eq(headed | pair | (after != After.NONE)),
             c.length.eq(holds(o.flags, Flag.LENGTH)),
             c.amount.eq(holds(o.flags, Flag.AMOUNT)),
             c.immediate.eq(holds(o.flags, Flag.IMMEDIATE)),

@@ -1,6 +1,6 @@
 """Sum, largest magnitude and largest of a segment's results."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.vector import SUM_BITS
 
 from .adders import add_subtract
-from .vector_control import token
+from .vector_control import place_bits, token
 
 
 def reduce_latency(config: AccelConfig) -> int:
@@ -23,7 +23,8 @@ class VectorReduce(wiring.Component):
     Ports
     -----
     token, y: results, 0 and of no account where the token's mask is
-    end: sum, peak, top are those of a whole segment; they stay until the next one's first results
+    end: sum, peak, top are those of a whole segment, and ``where`` the place of the first element
+        that is the top; they stay until the next one's first results
 
     Latency: `reduce_latency`.
     """
@@ -39,6 +40,7 @@ class VectorReduce(wiring.Component):
                 "sum": Out(signed(SUM_BITS)),
                 "peak": Out(RESULT_BITS),
                 "top": Out(signed(RESULT_BITS)),
+                "where": Out(place_bits(config)),
             }
         )
 
@@ -51,7 +53,7 @@ class VectorReduce(wiring.Component):
             magnitude = add_subtract(
                 m, platform, f"peak{n}", Const(0, RESULT_BITS), low, subtract=minus, carry=minus
             )
-            nodes.append(self._registered(m, (y, magnitude, low, seen), f"lane{n}"))
+            nodes.append(self._registered(m, (y, magnitude, low, seen, Const(0, 0)), f"lane{n}"))
         level = 0
         while len(nodes) > 1:
             level += 1
@@ -59,13 +61,15 @@ class VectorReduce(wiring.Component):
                 self._registered(m, self._joined(a, b), f"level{level}_{n}")
                 for n, (a, b) in enumerate(zip(nodes[::2], nodes[1::2], strict=True))
             ]
-        total, peak, top, seen = nodes[0]
+        total, peak, top, seen, lane = nodes[0]
 
-        valid, first, last = (self.token[name] for name in ("valid", "first", "last"))
+        names = ("valid", "first", "last", "index")
+        now = [self.token[name] for name in names]
         for number in range(reduce_latency(self.config) - 1):
-            kept = [Signal(name=f"{name}{number}") for name in ("valid", "first", "last")]
-            m.d.sync += [k.eq(v) for k, v in zip(kept, (valid, first, last), strict=True)]
-            valid, first, last = kept
+            kept = [Signal(v.shape(), name=f"{n}{number}") for n, v in zip(names, now, strict=True)]
+            m.d.sync += [k.eq(v) for k, v in zip(kept, now, strict=True)]
+            now = kept
+        valid, first, last, index = now
         m.d.sync += self.end.eq(valid & last)
         sums = add_subtract(m, platform, "total", total, self.sum, subtract=0, carry=0, keep=~first)
         with m.If(valid):
@@ -73,7 +77,7 @@ class VectorReduce(wiring.Component):
         with m.If(valid & (first | (self.peak < peak))):
             m.d.sync += self.peak.eq(peak)
         with m.If(valid & (first | (seen & (self.top < top)))):  # something of the first is seen
-            m.d.sync += self.top.eq(top)
+            m.d.sync += [self.top.eq(top), self.where.eq(Cat(lane, index))]
         return m
 
     @staticmethod
@@ -85,14 +89,15 @@ class VectorReduce(wiring.Component):
             Mux(a[1] < b[1], b[1], a[1]),
             Mux(later, b[2], a[2]),
             a[3] | b[3],
+            Cat(Mux(later, b[4], a[4]), later),  # the lane
         )
 
     @staticmethod
     def _registered(m, node, name):
-        shapes = (signed(SUM_BITS), RESULT_BITS, signed(RESULT_BITS), 1)
+        shapes = (signed(SUM_BITS), RESULT_BITS, signed(RESULT_BITS), 1, len(node[4]))
         kept = tuple(
             Signal(shape, name=f"{name}_{part}", reset_less=True)
-            for shape, part in zip(shapes, ("sum", "peak", "top", "seen"), strict=True)
+            for shape, part in zip(shapes, ("sum", "peak", "top", "seen", "lane"), strict=True)
         )
         m.d.sync += [k.eq(v) for k, v in zip(kept, node, strict=True)]
         return kept

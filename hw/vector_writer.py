@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.config import RESULT_BITS, AccelConfig
 
 from .operands import OPERANDS
-from .vector_control import CONTROL, WAITING, token
+from .vector_control import CONTROL, WAITING, place_bits, token
 from .vector_walk import VectorWalk
 
 
@@ -19,8 +19,9 @@ class VectorWriter(wiring.Component):
     -----
     start, operands, control: of the instruction
     token, y: results
-    header, exponent: write the word with the exponent of the segment whose last results came last;
-        ``taken``: it is being written. It waits for a cycle without another word.
+    end, top, where: of the sums
+    header, exponent: write the header of the segment whose sums came last; ``taken``: it is being
+        written. It waits for a cycle without another word.
     write_enable, write_address, write_data: to the scratchpad
 
     Latency: 2 cycles from results to their write.
@@ -38,6 +39,9 @@ class VectorWriter(wiring.Component):
                 "y": In(signed(RESULT_BITS)).array(lanes),
                 "header": In(1),
                 "exponent": In(signed(8)),
+                "end": In(1),
+                "top": In(signed(RESULT_BITS)),
+                "where": In(place_bits(config)),
                 "taken": Out(1),
                 "write_enable": Out(config.cols),
                 "write_address": Out(range(config.scratch_words)),
@@ -92,6 +96,10 @@ class VectorWriter(wiring.Component):
             ]
 
         extended = Cat(self.exponent, self.exponent[-1].replicate(RESULT_BITS - 8))
+        pair = Signal(RESULT_BITS + len(self.where))
+        with m.If(self.end):
+            m.d.sync += pair.eq(Cat(self.top, self.where))
+        extended = Mux(c.pair, pair, extended)
         m.d.comb += [
             heads.w_en.eq(ends & c.header),
             heads.w_data.eq(Cat(start, (1 << walk.column)[: len(bank)])),

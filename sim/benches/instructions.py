@@ -98,6 +98,8 @@ def random_vector_fields(rng: np.random.Generator, config: AccelConfig) -> Instr
         k = 1 << int(rng.integers(5))
         count = 2 * k * int(rng.integers(1, 4))
         immediate = int(rng.integers(1, config.scratch_words // 2 + 1))
+    if output is Output.TOP and (config.results_per_word == 1 or function is Function.ROTATE):
+        output = Output.ROW
     flags = int(rng.choice([0, 0, Flag.LENGTH]))
     flags |= int(rng.integers(4)) * int(Flag.AMOUNT)
     i = Instruction(
@@ -263,6 +265,8 @@ def illegal_instructions(config: AccelConfig) -> Iterator[bytes]:
         *(replace(vector, dst=n) for n in (depth - 5, 0xFFFF)),
         *(replace(vector, dst_stride=n) for n in ((depth - 10) // 2 + 1, 0xFFFF)),
         replace(vector, output=Output.ROW, dst=depth - 6),
+        replace(rotate, output=Output.TOP),
+        *([replace(vector, output=Output.TOP)] if words == 1 else []),
     ):
         try:
             isa.check(broken, config)

@@ -53,6 +53,7 @@ class LoadStore(wiring.Component):
                 "ready_load": Out(1),
                 "done_load": Out(1),
                 "done_store": Out(1),
+                "answered": Out(1),
                 "failed_load": Out(1),
                 "failed_store": Out(1),
                 "tag_load": Out(32),
@@ -107,6 +108,7 @@ class LoadStore(wiring.Component):
             *(store.read_data[c].eq(scratchpad.data[c]) for c in range(self.config.cols)),
             self.done_load.eq(load.done),
             self.done_store.eq(store.done),
+            self.answered.eq(store.answered),
             self.failed_load.eq(load.failed),
             self.failed_store.eq(store.failed),
             self.idle_load.eq(reader.idle),
@@ -201,7 +203,7 @@ class Bench:
             await RisingEdge(dut.clk)
         await RisingEdge(dut.clk)
         self.run.check(int(done.value), 0, "done in the cycle after done")
-        while unit == "store" and not int(dut.idle_store.value):
+        while unit == "store" and not int(dut.answered.value):
             await RisingEdge(dut.clk)
         await RisingEdge(dut.clk)
         failed, self.failed = self.failed, []
@@ -376,7 +378,7 @@ async def many_stores(run: Run, pace: float) -> None:
             tags.append(bench.tag)
             while not int(dut.done_store.value):
                 await RisingEdge(dut.clk)
-        while not int(dut.idle_store.value):
+        while not int(dut.answered.value):
             await RisingEdge(dut.clk)
         await ClockCycles(dut.clk, 2)
         run.check(bench.failed, [("store", tags[bad])], "who has failed")

@@ -9,7 +9,17 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from golden import isa
 from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig, get_config
-from golden.isa import FIELDS, READS_OTHER, After, Flag, Function, Instruction, Opcode, Output
+from golden.isa import (
+    FIELDS,
+    HEADED,
+    READS_OTHER,
+    After,
+    Flag,
+    Function,
+    Instruction,
+    Opcode,
+    Output,
+)
 from golden.layers import CODE_FRAC, shared_bias
 from golden.rf8 import INTEGERS, SPANS, VALUES
 from golden.vector import AMOUNT_MAX, SUM_BITS, Registers, _after, code_of, execute, scaled, wrapped
@@ -191,7 +201,7 @@ def bound(i: Instruction, position: int, config: AccelConfig) -> int:
     words = 3 + isa.vector_words(length, config) * reads
     drain = VectorUnit(config).drain
     after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
-    headed = i.output in (Output.BLOCK, Output.CODES, Output.ROW)
+    headed = i.output in (*HEADED, Output.TOP)
     finished = after.get(After(i.after), 6) + headed
     # Registers that are written keep others from being read; a last word, or pair, has waited.
     last = 8 if rotate else reads

@@ -46,6 +46,8 @@ def random_function(
 ) -> Instruction:
     """An instruction with ``function``; where it reads and writes is still to be found."""
     after, output = After(int(rng.integers(len(After)))), Output(int(rng.integers(len(Output))))
+    if output is Output.TOP and (config.results_per_word == 1 or function is Function.ROTATE):
+        output = Output.NONE
     if rng.random() < 0.4:
         after = After.NONE
     segments = int(rng.choice([1, 1, 2, 3, isa.SEGMENTS, rng.integers(1, isa.SEGMENTS + 1)]))
