@@ -37,7 +37,8 @@ column's position or token and must be below ``immediate``, and use only the lan
 2**shift`` of each beat, ``bus_bytes >> shift`` bytes wide.
 
 Errors. A stopped machine tells the error and the instruction; what the instruction had written by
-then is not defined. After an error `busy` stays until the bus has answered what it owes: a memory
+then is not defined. That the memory refused a STORE shows late: instructions after it, up to the
+next LOAD, FENCE or HALT, may have been done. After an error `busy` stays until the bus has answered what it owes: a memory
 that never answers needs a reset, and a host that fears one polls STATUS instead of waiting for the
 interrupt. Not defined either: a program address that is no multiple of the slot, and streams or
 transfers that pass the end of the address space.
@@ -515,7 +516,7 @@ COUNTERS: dict[str, str] = {
 """Counters from offset 0x40 on, in this order, eight bytes each: name -> meaning."""
 
 COUNTER_BASE = 0x40
-IDENTITY = 0x52463802
+IDENTITY = 0x52463803
 
 
 def counter_offset(name: str) -> int:

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from golden.config import RESULT_FRAC, AccelConfig, get_config
-from golden.isa import After, Flag, Function, Opcode, encode_program
+from golden.isa import After, Flag, Function, encode_program
 from rf8.errors import DataError
 from rf8.graphs import graph_of
 from rf8.ir import (
@@ -27,7 +27,7 @@ from rf8.ir import (
 from rf8.layout import Layout, Progress
 from rf8.lower import ACTIVATIONS, Emitter, padded_width
 from rf8.model import Model
-from rf8.program import Buffer, Entry, Program
+from rf8.program import Entry, Program
 
 
 def compile(
@@ -36,13 +36,15 @@ def compile(
     *,
     context: int | None = None,
     graph: Graph | None = None,
+    argmax: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Program:
     """Compile an RF8 model for the accelerator ``config``.
 
     ``context``: the most tokens of a sequence, for which memory and scratchpad are laid out; the
     model's own by default. ``graph``: what to lower, for instance of `rf8.frontend.export_graph`;
-    that of the model's architecture by default.
+    that of the model's architecture by default. ``argmax``: the machine finds the likeliest token
+    and keeps the logits to itself.
 
     Raises
     ------
@@ -71,18 +73,21 @@ def compile(
         )
     graph = optimize(graph or graph_of(model.spec, model.name))
     layout = Layout(model, graph, config, context or model.spec.context, progress)
-    return _program(layout)
+    if argmax and config.results_per_word < 2:
+        raise DataError(f"config {config.name!r}: argmax needs a bus of 8 bytes or more")
+    return _program(layout, argmax)
 
 
-def _program(layout: Layout) -> Program:
+def _program(layout: Layout, argmax: bool) -> Program:
     """Lower, once for each number of columns, and encode."""
     model, config, memory = layout.model, layout.config, layout.memory
     spec = model.spec
     entries, text = [], b""
+    parts: list[int] = []
     for columns in sorted({1, config.cols}):
         for head in (True, False):
             emitter = Emitter(config, columns, model.name)
-            _Lowering(layout, emitter, layout.logits if head else None).run()
+            _Lowering(layout, emitter, head, parts if argmax else None).run()
             entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
             text += encode_program(emitter.instructions, config)
     start = memory.reserve(len(text))
@@ -102,6 +107,7 @@ def _program(layout: Layout) -> Program:
         entries=entries,
         logits=layout.logits,
         regions=layout.regions,
+        argmax=parts,
         eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
         files=dict(model.files),
     )
@@ -110,31 +116,36 @@ def _program(layout: Layout) -> Program:
 class _Lowering:
     """Writes one program: walks the graph, and keeps track of which words hold what."""
 
-    def __init__(self, layout: Layout, emitter: Emitter, logits: Buffer | None) -> None:
-        self.layout, self.e, self.logits = layout, emitter, logits
+    def __init__(
+        self, layout: Layout, emitter: Emitter, with_head: bool, argmax: list[int] | None
+    ) -> None:
+        self.layout, self.e, self.with_head, self.argmax = layout, emitter, with_head, argmax
         self.ops, self.users = layout.graph.ops, layout.users
         self.places: dict[int, int] = {}
         self.tables: dict[tuple[Rotary, int], int] = {}
         self.last = [max(used, default=len(self.ops)) for used in self.users]
+        # Keys that are in the cache before the other results of their matrix are there.
+        self.stored: set[int] = set()
         # A run of words is free when all vectors are done for that lie in it.
         self.runs: dict[int, int] = {}
         self.living: Counter[int] = Counter()
 
     def run(self) -> None:
-        """All operations; without logits, those up to the last norm."""
+        """All operations; without the head, those up to the last norm."""
         e, head = self.e, self.ops[-1]
         assert isinstance(head, Linear)
         for key, address in self.layout.angles.items():
             e.label("rotary positions")
             self.tables[key] = e.angles(address, padded_width(key[1], self.layout.config))
         for index, op in enumerate(self.ops[:-1]):
-            if self.logits is None and index == head.x:
+            if not self.with_head and index == head.x:
                 break
             e.label(op.module)
             self._lower(index, op)
-        if self.logits is not None:
+        if self.with_head:
             e.label(head.module)
-            e.head(self.layout.streams[head.module], self.places[head.x], self.logits)
+            stream, block = self.layout.streams[head.module], self.places[head.x]
+            e.head(stream, block, self.layout.logits, head.width, self.argmax)
         e.halt()
 
     def _lower(self, index: int, op: Op) -> None:
@@ -150,7 +161,7 @@ class _Lowering:
                 self._blocks(index)
                 self._new(index, e.norm(self.places[op.x], op.width, gamma, places, op.epsilon))
             case Linear():
-                self._new(index, e.linear(layout.streams[op.module], self.places[op.x]))
+                self._linear(index, op)
             case Split():
                 offset = layout.offsets[index] // layout.config.results_per_word
                 self._inside(index, op.x, self.places[op.x] + offset)
@@ -234,15 +245,55 @@ class _Lowering:
         e, layout = self.e, self.layout
         heads, cache = layout.heads[index], layout.caches[index]
         q, k, v = (self.places[value] for value in (op.q, op.k, op.v))
-        e.label(f"{op.module}: keys and values")
+        if op.k not in self.stored:
+            self._keys(index, op, k)
+        e.label(f"{op.module}: values")
+        e.append_values(v, heads, cache)
+        e.label(f"{op.module}: attention")
         if op.rotary is not None:
             table = self.tables[op.rotary, heads.width]
             e.rotate(q, heads.queries * heads.padded, table, heads.padded)
-            e.rotate(k, heads.groups * heads.padded, table, heads.padded)
-        e.append_keys(k, heads, cache)
-        e.append_values(v, heads, cache)
-        e.emit(Opcode.FENCE)
-        e.label(f"{op.module}: attention")
         context = e.attend(q, heads, cache)
         self._blocks(index)
         self._new(index, e.context_block(context, heads))
+
+    def _keys(self, index: int, op: Attention, place: int) -> None:
+        e, heads = self.e, self.layout.heads[index]
+        e.label(f"{op.module}: keys")
+        if op.rotary is not None:
+            table = self.tables[op.rotary, heads.width]
+            e.rotate(place, heads.groups * heads.padded, table, heads.padded)
+        e.append_keys(place, heads, self.layout.caches[index])
+
+    def _linear(self, index: int, op: Linear) -> None:
+        """Where keys are among the results they come first: they are sent to memory, byte by byte,
+        while the others are computed."""
+        e, layout = self.e, self.layout
+        stream, block = layout.streams[op.module], self.places[op.x]
+        result = e.results(stream)
+        self._new(index, result)
+        found = self._keys_of(index)
+        if found is None:
+            e.linear(stream, block, result)
+            return
+        keys, attention = found
+        user = self.ops[attention]
+        assert isinstance(user, Attention)
+        heads, rows = layout.heads[attention], layout.config.rows
+        start = layout.offsets[keys]
+        first, end = start // rows, -(-(start + heads.groups * heads.padded) // rows)
+        e.linear(stream, block, result, first, end)
+        self._keys(attention, user, result + start // layout.config.results_per_word)
+        self.stored.add(keys)
+        e.label(op.module)
+        e.linear(stream, block, result, 0, first)
+        e.linear(stream, block, result, end)
+
+    def _keys_of(self, index: int) -> tuple[int, int] | None:
+        """The part of a vector that is the keys of an attention, and that."""
+        for part in self.users[index]:
+            for user in self.users[part]:
+                op = self.ops[user]
+                if isinstance(self.ops[part], Split) and isinstance(op, Attention) and op.k == part:
+                    return part, user
+        return None

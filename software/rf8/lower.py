@@ -264,6 +264,11 @@ class Emitter:
         words, mantissa_exponent = self.words(width), layers.split_epsilon(epsilon)
         gamma_at, beta_at = places
         y, weight = self.scratch.take(words), self.scratch.take(words)
+        # Before anything else: soon the bus is busy with the weights of the next MATMUL.
+        self.load(gamma_at, words, weight)
+        offset = self.scratch.take(words) if beta_at is not None else weight
+        if beta_at is not None:
+            self.load(beta_at, words, offset)
         source = x
         if beta_at is not None:
             self.vector(Function.SHIFT, width, x, after=After.MEAN)
@@ -276,23 +281,30 @@ class Emitter:
         epsilon_word -= (epsilon_word >> 31) << 32
         self.vector(Function.SQUARE, width, y, after=After.ROOT, immediate=epsilon_word)
         self.vector(Function.SCALE, width, y, y, flags=Flag.AMOUNT)
-        self.load(gamma_at, words, weight)
         shift = int(gamma.exponent[0]) + RESULT_FRAC - layers.NORMAL_FRAC
         quantize: dict[str, int] = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
         last = quantize if beta_at is None else {}
         self.vector(Function.MULTIPLY, width, y, y, other=weight, shift=shift, **last)
         if beta_at is not None:
-            self.load(beta_at, words, weight)
-            self.vector(Function.ADD, width, y, y, other=weight, **quantize)
+            self.vector(Function.ADD, width, y, y, other=offset, **quantize)
+            self.scratch.free(offset)
         block = self.quantized(y, width)
         self.scratch.free(y, weight)
         return block
 
-    def linear(self, stream: Stream, block: int) -> int:
-        """Results of a matrix whose outputs fit the scratchpad."""
-        result = self.scratch.take(self.words(stream.elements))
-        self.matmul(stream, block, result)
-        return result
+    def results(self, stream: Stream) -> int:
+        """Room for the results of a matrix."""
+        return self.scratch.take(self.words(stream.elements))
+
+    def linear(
+        self, stream: Stream, block: int, result: int, first: int = 0, end: int | None = None
+    ) -> None:
+        """Results of a matrix, or of its tiles from ``first`` to ``end``, in their place among
+        ``result``."""
+        end = stream.tiles if end is None else end
+        words = self.config.rows // self.config.results_per_word
+        if first < end:
+            self.matmul(stream, block, result + first * words, first, end - first)
 
     # Attention.
 
@@ -327,7 +339,11 @@ class Emitter:
         return [range(h, min(h + SEGMENTS, heads)) for h in range(0, heads, SEGMENTS)]
 
     def queries(self, q: int, heads: Heads) -> int:
-        """Blocks of all heads' queries, each twice, for both codes of a key."""
+        """Blocks of all heads' queries, each twice, for both codes of a key.
+
+        Between its passes stands the FENCE after which keys and values are read: STOREs have time
+        to end before it, and weights to come after it.
+        """
         padded, words = heads.padded, self.words(heads.padded)
         each = block_words(2 * padded, self.config)
         blocks = self.scratch.take(heads.queries * each)
@@ -355,6 +371,8 @@ class Emitter:
                 segments=many,
                 **_strides(words, 0, 0),
             )
+            if run.start == 0:
+                self.emit(Opcode.FENCE)
             second = dst + block_words(padded, self.config)
             for output, place in ((Output.BLOCK, dst), (Output.MANTISSAS, second)):
                 self.vector(
@@ -575,15 +593,30 @@ class Emitter:
         )
         self.scratch.free(scores, biases, shares, raw)
 
-    def head(self, stream: Stream, block: int, logits: Buffer) -> None:
-        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for."""
+    def head(
+        self, stream: Stream, block: int, logits: Buffer, vocab: int, argmax: list[int] | None
+    ) -> None:
+        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for.
+
+        With ``argmax``, the largest of each part and its place, and ``argmax`` becomes the first
+        result of each.
+        """
         config = self.config
         per_tile = config.rows // config.results_per_word
+        pair = None if argmax is None else self.scratch.take(1)
         most = max(1, self.scratch.room() // per_tile)
         result = self.scratch.take(min(most, stream.tiles) * per_tile)
-        for first in range(0, stream.tiles, most):
+        for number, first in enumerate(range(0, stream.tiles, most)):
             tiles = min(most, stream.tiles - first)
             self.matmul(stream, block, result, first, tiles)
+            if argmax is not None and pair is not None:
+                count = min(tiles * config.rows, vocab - first * config.rows)
+                self.vector(Function.SHIFT, count, result, pair, output=Output.TOP)
+                argmax[number:] = [first * config.rows]
+                for column in range(self.columns):
+                    place = logits.address + column * logits.stride + number * config.bus_bytes
+                    self.emit(Opcode.STORE, column=column, address=place, count=1, src=pair)
+                continue
             for column in range(self.columns):
                 place = logits.address + column * logits.stride
                 self.emit(

@@ -22,7 +22,7 @@ from rf8.files import replaced_file
 from rf8.model import make_tokenizer
 
 FORMAT = "rf8-image"
-VERSION = 3
+VERSION = 4
 """Of the image format, instruction set and memory map together: they change as one."""
 
 Array = NDArray[Any]
@@ -66,7 +66,9 @@ class Program:
 
     ``context``: the most tokens of a sequence. ``sections``: name -> (address, bytes) of what must
     be in memory before the first run; the rest is zero. ``logits``: results, int32 Q16, of each
-    column. ``regions``: all memory that programs write.
+    column. ``regions``: all memory that programs write. ``argmax``: the first token of each part of
+    the vocabulary whose largest logit the machine finds; in place of logits lies a word for each of
+    them, with that logit and the number of its token in the part. Empty: there are all logits.
     """
 
     config: AccelConfig
@@ -78,6 +80,7 @@ class Program:
     entries: list[Entry]
     logits: Buffer
     regions: list[Region]
+    argmax: list[int] = field(default_factory=list)
     eos: int | None = None
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -156,6 +159,7 @@ class Program:
             "entries": [asdict(entry) for entry in self.entries],
             "logits": asdict(self.logits),
             "regions": [asdict(region) for region in self.regions],
+            "argmax": self.argmax,
             "checksums": {name: _checksum(array) for name, array in tensors.items()},
         }
         text = json.dumps(about)
@@ -220,6 +224,7 @@ class Program:
             entries=[_entry(entry) for entry in about["entries"]],
             logits=Buffer(**about["logits"]),
             regions=[Region(**region) for region in about["regions"]],
+            argmax=[int(first) for first in about["argmax"]],
             eos=about["eos"],
             files={name: data.tobytes() for name, data in part("file.").items()},
         )

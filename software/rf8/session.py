@@ -214,6 +214,25 @@ class Session:
         With ``last_only`` the head runs for the last token alone, [1, vocab]. After an error the
         session holds the tokens that it held before.
         """
+        if self.program.argmax:
+            raise UsageError(
+                "the image was compiled with --argmax: it gives tokens and no logits; compile the "
+                "model without"
+            )
+        logits: Int64 = self._counted(ids, last_only)
+        return logits
+
+    def next_token(self, ids: Sequence[int]) -> int:
+        """Compute the next tokens and return the likeliest to follow: of equally likely ones the
+        first. With an image compiled for argmax the machine finds it."""
+        found = self._counted(ids, True)
+        if not self.program.argmax:
+            return int(found[-1].argmax())
+        part = int(found[-1, :, 0].argmax())
+        return self.program.argmax[part] + int(found[-1, part, 1])
+
+    def _counted(self, ids: Sequence[int], last_only: bool) -> Int64:
+        """What `_append` gives; after an error all is as before."""
         self.check_ids(ids)
         started, before = time.perf_counter(), self.position
         try:
@@ -254,10 +273,14 @@ class Session:
         return {name: n - already[name] for name, n in self.stats.counters.items()}
 
     def _logits(self, columns: int) -> Int64:
+        """Of each column; with argmax, value and number of the largest in each part."""
         place, vocab = self.program.logits, self.program.spec.vocab
         memory = self._machines()[0].memory
         starts = [place.address + column * place.stride for column in range(columns)]
-        return np.stack([memory[at : at + 4 * vocab].view("<i4").astype(np.int64) for at in starts])
+        bus, parts = self.program.config.bus_bytes, len(self.program.argmax)
+        size = parts * bus if parts else 4 * vocab
+        found = np.stack([memory[at : at + size].view("<i4").astype(np.int64) for at in starts])
+        return found.reshape(columns, parts, -1)[:, :, :2] if parts else found
 
     def stream(
         self,
@@ -277,10 +300,13 @@ class Session:
         self.reset()
         pending = list(ids)
         for _ in range(max_new_tokens):
-            logits = self.append(pending, last_only=on_logits is None)
-            if on_logits is not None:
-                on_logits(logits)
-            token = int(logits[-1].argmax()) if choose is None else choose(logits[-1])
+            if choose is None and on_logits is None:
+                token = self.next_token(pending)
+            else:
+                logits = self.append(pending, last_only=on_logits is None)
+                if on_logits is not None:
+                    on_logits(logits)
+                token = int(logits[-1].argmax()) if choose is None else choose(logits[-1])
             yield token
             if token == self.program.eos:
                 return

@@ -203,7 +203,8 @@ def test_lanes_of_a_store():
         ({"count": 0}, "count must not be zero"),
         ({"function": 18}, "unknown function"),
         ({"after": 9}, "unknown after"),
-        ({"output": 6}, "unknown output"),
+        ({"output": 7}, "unknown output"),
+        ({"output": Output.TOP}, "TOP needs words of two elements or more"),
         ({"segments": 0}, "segments must be 1 to 16"),
         ({"segments": 17}, "segments must be 1 to 16"),
         ({"k": 1}, "k must be 2 to 32 bits"),
@@ -255,7 +256,7 @@ def test_words_of_a_vector():
     wide = TINY.replace(bus_bytes=16)
     words = {
         Output.WORDS: 9, Output.NONE: 0, Output.BLOCK: 1 + 5, Output.MANTISSAS: 5,
-        Output.CODES: 1 + 3, Output.ROW: 1 + 9,
+        Output.CODES: 1 + 3, Output.ROW: 1 + 9, Output.TOP: 1,
     }  # fmt: skip
     for output, number in words.items():
         i = Instruction(opcode=Opcode.VECTOR, count=33, output=output)

@@ -260,6 +260,21 @@ def test_illegal_instructions(changes, what):
         isa.check(Instruction(opcode=Opcode.VECTOR, **{**fields, **changes}), TINY)
 
 
+def test_the_largest_and_where_it_is():
+    unit = Unit(columns=2, position=4)
+    unit.put(0, [[-5, 7, 7, 3, 9, 9], [SMALLEST] * 6])
+    unit.run(Function.SHIFT, 6, 0, 20, output=Output.TOP)
+    assert unit.get(20, 4).tolist() == [[9, 4, 0, 0], [SMALLEST, 0, 0, 0]]
+    # By the position, the first column has five elements and the second has six.
+    unit.put(0, [[-5, -7, -7, -3, -9, 9], [-1, -2, -3, -4, -5, 0]])
+    unit.run(Function.SHIFT, 9, 0, 20, output=Output.TOP, flags=Flag.LENGTH)
+    assert unit.get(20, 2).tolist() == [[-3, 3], [0, 5]]
+    assert unit.register("top") == [-3, 0]
+    unit.run(Function.SHIFT, 2, 0, 20, output=Output.TOP, segments=2, src_stride=1, dst_stride=3)
+    assert unit.get(20, 2)[0].tolist() == [-5, 0]
+    assert unit.get(23, 2)[0].tolist() == [-9, 0]
+
+
 def test_exponentials_by_hand():
     unit = Unit()
     unit.put(0, [0, -65536, -(65536 * 3) - 32768, -(40 << 16)])

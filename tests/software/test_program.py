@@ -77,7 +77,7 @@ def config(_, metadata):
     [
         (flip, "is corrupted in section.weights"),
         (drop, "is corrupted"),
-        (old, "is an image of version 0, this rf8 runs 3: compile the model again"),
+        (old, "is an image of version 0, this rf8 runs 4: compile the model again"),
         (other, "is no program image"),
         (config, "is corrupted in its description"),
     ],

@@ -378,3 +378,36 @@ def test_results_in_many_chunks(checkpoint):
     small = CONFIGS["tiny"].replace(scratch_words=512)
     whole = Session(rf8.compile(model, config="tiny")).forward([1, 2, 3])
     assert (Session(rf8.compile(model, config=small)).forward([1, 2, 3]) == whole).all()
+
+
+def test_the_machine_finds_the_likeliest_token(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
+    for config in (CONFIGS["sim"], CONFIGS["ecp5"].replace(scratch_words=200)):
+        plain = rf8.compile(model, config=config)
+        program = rf8.compile(model, config=config, argmax=True)
+        assert (len(program.argmax) > 1) == (config.name == "ecp5")  # parts of the vocabulary
+        ids = [5, 6, 7, 8, 9, 10]
+        assert Session(program).generate(ids, 8) == Session(plain).generate(ids, 8)
+    with pytest.raises(UsageError, match="compiled with --argmax: it gives tokens and no logits"):
+        Session(program).append([1])
+    with pytest.raises(DataError, match="argmax needs a bus of 8 bytes"):
+        rf8.compile(model, config="tiny", argmax=True)
+
+
+def test_argmax_on_rtl(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
+    program = rf8.compile(model, config="sim", argmax=True)
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([5, 6, 7, 8, 9], 3)
+        session.check_memory()
+        assert session.stats.differences == 0
+
+
+def test_of_equal_logits_the_first_wins(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
+    name = "wte.weight"
+    codes, biases = model.tensors[name].codes, model.tensors[name].bias
+    codes[:], biases[:] = codes[:1], biases[0]
+    for argmax in (True, False):
+        program = rf8.compile(model, config="sim", argmax=argmax)
+        assert Session(program).next_token([3]) == 0

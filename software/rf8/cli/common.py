@@ -27,6 +27,9 @@ notes = Console(stderr=True, highlight=False)
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub name, default")]
 SpanOption = Annotated[int, typer.Option(help=f"Exponents to keep: {', '.join(map(str, SPANS))}")]
 ConfigOption = Annotated[str, typer.Option(help=f"Accelerator: {', '.join(CONFIGS)}")]
+ArgmaxOption = Annotated[
+    bool, typer.Option("--argmax", help="The machine finds the likeliest token; no logits")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output")]
 
 

@@ -15,8 +15,9 @@ from rich.table import Table
 import rf8
 from golden.config import get_config
 from rf8.architecture import is_matrix
-from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
+from rf8.cli.common import ArgmaxOption, Bar, ConfigOption, JsonOption, ModelArgument, app
 from rf8.disassembler import listing
+from rf8.errors import UsageError
 from rf8.export.flat import save_flat
 from rf8.model import Model, load_model
 from rf8.program import Program
@@ -40,12 +41,15 @@ def compile_command(
             "--export", help="Take the operations from torch.export of the model (extra gg)"
         ),
     ] = False,
+    argmax: ArgmaxOption = False,
     flat: Annotated[
         Path | None, typer.Option(help="Also write a flat image, for the C driver (docs/driver.md)")
     ] = None,
 ) -> None:
     """Compile a model to a program image. A float model is quantised on the way."""
-    program = compiled(load_model(model), config, context, export=export)
+    if argmax and flat is not None:
+        raise UsageError("--argmax leaves no logits for the C driver: use --flat without it")
+    program = compiled(load_model(model), config, context, export=export, argmax=argmax)
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
@@ -53,7 +57,12 @@ def compile_command(
 
 
 def compiled(
-    model: Model, config: str, context: int | None = None, *, export: bool = False
+    model: Model,
+    config: str,
+    context: int | None = None,
+    *,
+    export: bool = False,
+    argmax: bool = False,
 ) -> Program:
     target = get_config(config)
     if model.span is None:
@@ -66,7 +75,9 @@ def compiled(
 
         graph = export_graph(to_transformers(model), model.name)
     with Bar("compiling") as step:
-        return rf8.compile(model, config=target, context=context, graph=graph, progress=step)
+        return rf8.compile(
+            model, config=target, context=context, graph=graph, argmax=argmax, progress=step
+        )
 
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")

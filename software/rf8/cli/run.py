@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import CONFIGS, get_config
-from rf8.cli.common import JsonOption, app, notes
+from rf8.cli.common import ArgmaxOption, JsonOption, app, notes
 from rf8.cli.models import compiled
 from rf8.errors import DataError, UsageError
 from rf8.files import replaced_file
@@ -56,11 +56,12 @@ def run(
     top_p: Annotated[float, typer.Option(help="Sample among the likeliest that hold this share")]
     = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling and stalls")] = 1,
+    argmax: ArgmaxOption = False,
     waveform: Annotated[Path | None, typer.Option(help="Write an FST waveform (slow)")] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Generate text and report what the machine did."""
-    program = _program(model_or_file, config)
+    program = _program(model_or_file, config, argmax)
     ids = _prompt(program, prompt, prompt_ids)
     memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
     if seed < 0:
@@ -128,10 +129,15 @@ class _Text:
             print("\n")
 
 
-def _program(model_or_file: str, config: str | None) -> Program:
+def _program(model_or_file: str, config: str | None, argmax: bool) -> Program:
     if not Path(model_or_file).is_file():
-        return compiled(load_model(model_or_file), config or "sim")
+        return compiled(load_model(model_or_file), config or "sim", argmax=argmax)
     program = Program.load(model_or_file)
+    if argmax and not program.argmax:
+        raise UsageError(
+            f"--argmax: {model_or_file} was compiled for logits; compile the model again with "
+            "`rf8 compile --argmax`"
+        )
     if config is not None and get_config(config) != program.config:
         raise DataError(
             f"{model_or_file} was compiled for config {program.config.name!r}, not {config!r}: "
