@@ -54,6 +54,9 @@ class Machine {
   }
 
   ~Machine() {
+    // The model's names of what is looked at inside are taken from the thread's context, which may
+    // be that of a machine that is gone.
+    Verilated::threadContextp(context_.get());
     trace(nullptr);
     top_->final();
   }

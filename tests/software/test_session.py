@@ -382,7 +382,7 @@ def test_results_in_many_chunks(checkpoint):
 
 def test_the_machine_finds_the_likeliest_token(checkpoint):
     model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
-    for config in (CONFIGS["sim"], CONFIGS["ecp5"].replace(scratch_words=200)):
+    for config in (CONFIGS["sim"], CONFIGS["ecp5"].replace(scratch_words=128, span=16)):
         plain = rf8.compile(model, config=config)
         program = rf8.compile(model, config=config, argmax=True)
         assert (len(program.argmax) > 1) == (config.name == "ecp5")  # parts of the vocabulary
