@@ -25,10 +25,11 @@ _INDEXED = Flag.INDEX | Flag.TOKEN
 _REQUEST = 3  # from a stream's descriptor, or the start of a LOAD, to its first request
 _SLICE = 3  # from a beat to its slice: `hw.weight_fetch.WeightFetch.latency`
 _MATMUL_START = 4  # from a start to the first slice
-_WRITTEN = 9  # from the last row that leaves the array until all is written
+_WRITTEN = 10  # from the last row that leaves the array until all is written
 _ERRORS = 5  # from the last slice until the next MATMUL is looked at
 _SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.scalar_unit.ScalarUnit`
 _SPACING = 8  # `hw.vector_finish.SPACING`
+PROGRAM_AHEAD = 16  # `hw.prefetch.SLOTS`
 LOADS_AHEAD = 8  # `hw.load.Loader.most`
 STORE_WORDS = 512  # `hw.store.BUFFER_WORDS`
 _LANES = 14  # of the vector unit, from a word's address to its results
@@ -40,7 +41,8 @@ class Cost:
 
     ``waits``: cycles of these in which its unit did not work, by cause: "fetch" (the instruction
     was not there yet), "memory" (answers, or data of a LOAD), "weights" (no slice), "drain"
-    (results had to leave the array first). ``slices``: of weights, ``beats``: on the bus.
+    (results had to leave the array first). ``slices``: of weights, ``depth`` of them in a tile;
+    ``beats``: on the bus.
     """
 
     part: str
@@ -48,6 +50,7 @@ class Cost:
     instruction: Instruction
     cycles: int = 0
     slices: int = 0
+    depth: int = 0
     beats: int = 0
     waits: dict[str, int] = field(default_factory=dict)
 
@@ -141,7 +144,7 @@ class _Reads:
         if size < beats:
             self.arrivals.appendleft((first + size, beats - size))
         last = max(first + _SLICE, at) + size - 1
-        self.taken.append((last, size))
+        self.taken.append((last - 1, size))  # a register of its own holds the next
         return last, size
 
 
@@ -155,7 +158,11 @@ class _Machine:
         slots = max(1, INSTRUCTION_BYTES // config.bus_bytes)
         self.slot = slots + 1
         self.fetched = latency + 4  # when the fetch turns to the next instruction
-        self.reads.free = self.fetched
+        # The program is read ahead, two bursts at the start and another when one is used up.
+        slots_ahead = PROGRAM_AHEAD * config.slot_bytes // config.bus_bytes
+        self.burst = min(config.burst_beats, slots_ahead)
+        self.reads.free = self.fetched + max(2 * self.burst, slots_ahead)
+        self.used = 0
         self.places: deque[int] = deque()  # when entries of the queue were taken
         self.fence = False
         self.before: Instruction | None = None
@@ -230,6 +237,10 @@ class _Machine:
             dispatched = max(dispatched, self.places.popleft() + 1)
         self.fetched = dispatched + (i.opcode is Opcode.MATMUL)
         self.fence = i.opcode is Opcode.FENCE
+        self.used += self.config.slot_bytes // self.config.bus_bytes
+        if self.used >= self.burst:
+            self.used -= self.burst
+            self.reads.request(self.fetched, self.burst)
         there = dispatched + 2
         self.places.append(max(self.now, there))
         if i.opcode is Opcode.MATMUL:
@@ -241,11 +252,11 @@ class _Machine:
     def _matmul(self, i: Instruction, start: int, cost: Cost) -> int:
         config, reads = self.config, self.reads
         slices = isa.tile_slices(i.k, i.flags, config)
-        cost.slices, cost.beats = i.count * i.k, isa.stream_beats(i, config)
+        cost.depth, cost.slices, cost.beats = i.k, i.count * i.k, isa.stream_beats(i, config)
         at = start + 2 + _MATMUL_START
         per_beat, rows, bins = config.slices_per_beat, config.rows, config.bins
         total, done = i.count * slices, 0
-        hold = bins if bins > 1 else 0
+        hold = bins - 1  # cycles in which the lanes' bins are read; one falls on a header
         while done < total:
             # To the end of a tile, or of a burst.
             left = min(slices - done % slices, total - done)
@@ -272,7 +283,7 @@ class _Machine:
                     if wait:
                         cost.waits["drain"] = cost.waits.get("drain", 0) + wait
                         last += wait
-                self.drained = last + 5 + bins * rows + (4 if bins > 1 else 0)
+                self.drained = last + 4 + bins * rows + (4 if bins > 1 else 0)
             at = last + 1
         self.results = self.drained + _WRITTEN
         return at - 1 + _ERRORS

@@ -151,13 +151,13 @@ class Session:
         self._golden: Machine | None = None
         self._rtl: Any = None
         if backend != "rtl":
-            self._golden = Machine(_image(program), program.config, engine, program.constant)
+            self._golden = Machine(memory_image(program), program.config, engine, program.constant)
         if backend != "golden":
             from sim.rtl import RtlMachine
 
             path = None if waveform is None else Path(waveform)
             self._rtl = RtlMachine(
-                _image(program), program.config, memory, waveform=path, progress=progress
+                memory_image(program), program.config, memory, waveform=path, progress=progress
             )
         self._position = 0
 
@@ -392,7 +392,8 @@ class Session:
             )
 
 
-def _image(program: Program) -> NDArray[np.uint8]:
+def memory_image(program: Program) -> NDArray[np.uint8]:
+    """What memory holds before the first run."""
     memory = np.zeros(program.memory_bytes, np.uint8)
     for name, (address, data) in program.sections.items():
         if address + data.size > memory.size:

@@ -395,8 +395,8 @@ def test_the_machine_finds_the_likeliest_token(checkpoint):
 
 
 def test_argmax_on_rtl(checkpoint):
-    model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
-    program = rf8.compile(model, config="sim", argmax=True)
+    model = rf8.quantize(rf8.load_model(checkpoint), span=tiny_models.EIGHT.span)
+    program = rf8.compile(model, config=tiny_models.EIGHT, argmax=True)
     with Session(program, "both", memory=STALLS) as session:
         session.generate([5, 6, 7, 8, 9], 3)
         session.check_memory()

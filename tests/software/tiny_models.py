@@ -3,6 +3,11 @@
 import torch
 import transformers
 
+from golden.config import CONFIGS
+
+EIGHT = CONFIGS["tiny"].replace(name="eight", rows=8, bus_bytes=8, fifo_beats=64)
+"""A machine whose words hold two elements."""
+
 
 def gpt2(**changes):
     """A GPT-2 with random weights; widths and head counts are odd unless said otherwise."""

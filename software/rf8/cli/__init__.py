@@ -9,7 +9,19 @@ from typing import Annotated, NoReturn
 import typer
 
 import rf8
-from rf8.cli import area, deepshape, evaluate, experiment, fit, models, quantize, rate, run, verilog
+from rf8.cli import (
+    area,
+    deepshape,
+    evaluate,
+    experiment,
+    fit,
+    models,
+    profile,
+    quantize,
+    rate,
+    run,
+    verilog,
+)
 from rf8.cli.common import app, notes
 from rf8.errors import DataError, UsageError
 from rf8.session import MachineStopped, Mismatch
@@ -18,8 +30,8 @@ from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing
 
 __all__ = [
-    "app", "area", "deepshape", "evaluate", "experiment", "fit", "main", "models", "quantize",
-    "rate", "run", "verilog",
+    "app", "area", "deepshape", "evaluate", "experiment", "fit", "main", "models", "profile",
+    "quantize", "rate", "run", "verilog",
 ]  # fmt: skip
 
 

@@ -16,10 +16,12 @@ import rf8
 from golden.config import get_config
 from rf8.architecture import is_matrix
 from rf8.cli.common import ArgmaxOption, Bar, ConfigOption, JsonOption, ModelArgument, app
+from rf8.cli.profile import show
 from rf8.disassembler import listing
 from rf8.errors import UsageError
 from rf8.export.flat import save_flat
 from rf8.model import Model, load_model
+from rf8.profile import explain
 from rf8.program import Program
 
 
@@ -42,6 +44,9 @@ def compile_command(
         ),
     ] = False,
     argmax: ArgmaxOption = False,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Show layers, tiles, bytes and predicted cycles")
+    ] = False,
     flat: Annotated[
         Path | None, typer.Option(help="Also write a flat image, for the C driver (docs/driver.md)")
     ] = None,
@@ -53,6 +58,10 @@ def compile_command(
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
+    if explained:
+        show(explain(program))
+        if program.config.cols > 1:
+            show(explain(program, program.config.cols, head=False))
     print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
 
 
