@@ -16,9 +16,7 @@ from rf8.report.page import write_report
 from rf8.report.provenance import commit, versions
 from rf8.report.schema import perplexities
 from rf8.report.throughput import measure
-from rf8.session import MachineStopped
 from sim.build import BuildFailed
-from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing
 
 EXAMPLES = """examples:
@@ -60,7 +58,7 @@ def main(
     options = parser.parse_args(arguments)
     try:
         written = write_report(collect(), options.output)
-    except (DataError, ToolMissing, BuildFailed, SimulationHung, MachineStopped) as error:
+    except (DataError, ToolMissing, BuildFailed) as error:
         print(f"rf8.report: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:

@@ -1,34 +1,32 @@
-"""Throughput: clock cycles of whole tokens, from runs on the simulated RTL.
+"""Throughput: clock cycles of whole tokens, from the cycle model.
 
-The layers of a model are alike: models of its shape with one and with two of them run, and what the
-second adds counts for each further one. Weights are zeros: no unit of the machine looks at a value
-to decide how long it takes.
+The layers of a model are alike: models of its shape with one and with two of them are compiled, and
+what the second adds counts for each further one. Weights are zeros: the model looks at no value.
+`rf8.cycles` is proven against the RTL by its tests, and `rf8 profile` shows both side by side.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from golden.config import AccelConfig, get_config
-from golden.isa import COUNTERS
+from golden.isa import Opcode
 from rf8.architecture import GPT2Spec, LlamaSpec, Spec, is_matrix, read_spec
 from rf8.compiler import compile
+from rf8.cycles import predict
 from rf8.model import PACKAGED, Model, RF8Tensor
-from rf8.session import Session
-from sim.build import HARNESS, cache_dir, verilog_text, write_atomically
-from sim.rtl import MemoryModel
+from rf8.program import Program
 
 Progress = Callable[[str, int, int], None]
 
-SOURCE = "rtl, whole tokens"
+SOURCE = "cycle model"
 CONTEXT = 1024
 """Tokens of a sequence for which the models are compiled, at most."""
 POSITIONS = {"decode": 128, "prefill": 64}
@@ -74,7 +72,7 @@ def _points() -> list[Point]:
 
 
 POINTS = _points()
-"""What the report measures: few simulators, as each takes a minute to build."""
+"""What the report shows."""
 
 
 def zero_model(spec: Spec, span: int) -> Model:
@@ -90,46 +88,32 @@ def zero_model(spec: Spec, span: int) -> Model:
     return Model(spec, {}, tensors, "zeros", span=span)
 
 
-def run_tokens(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, memory: MemoryModel
-) -> dict[str, int]:
-    """The hardware's counters (`golden.isa.COUNTERS`) for ``columns`` tokens from ``position`` on.
+@lru_cache(maxsize=4)
+def _program(spec: Spec, config: AccelConfig) -> Program:
+    return compile(zero_model(spec, config.span), config, context=min(spec.context, CONTEXT))
 
-    They are kept in the cache, by content: Verilog, harness, memory model and program.
+
+def model_counters(
+    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
+) -> Counter[str]:
+    """Of ``columns`` tokens from ``position`` on: ``cycles``, those of ``vector``, lost ones
+    ``stall_weights`` and ``stall_drain``; beats ``read_weights``, ``read_other``, ``written``.
 
     Raises
     ------
     DataError
         Where the model does not fit the machine.
-    MachineStopped
-        Where the machine stops with an error.
     """
-    context = min(spec.context, CONTEXT)
-    program = compile(zero_model(spec, config.span), config, context=context)
-    start, text = program.sections["program"]
-    entry = program.entry(columns, head)
-    digest = hashlib.sha256()
-    about = repr((memory, position, entry, start)).encode()
-    for part in (verilog_text(config).encode(), HARNESS.read_bytes(), about, text.tobytes()):
-        digest.update(hashlib.sha256(part).digest())
-    path = cache_dir() / "throughput" / f"{digest.hexdigest()[:32]}.json"
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    with Session(program, "rtl", memory=memory) as session:
-        counters = session.run_at(position, [0] * columns, head)
-    write_atomically(path, json.dumps(counters))
-    return counters
-
-
-def _read(path: Path) -> dict[str, int] | None:
-    """Counters from the cache; None where there are none, or what is there is no such thing."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    whole = isinstance(found, dict) and found.keys() == COUNTERS.keys()
-    return found if whole and all(isinstance(v, int) for v in found.values()) else None
+    program = _program(spec, config)
+    total: Counter[str] = Counter()
+    for cost in predict(program, program.entry(columns, head), position, latency):
+        opcode = cost.instruction.opcode
+        beats = {Opcode.MATMUL: "read_weights", Opcode.STORE: "written"}.get(opcode, "read_other")
+        total.update({"cycles": cost.cycles, beats: cost.beats})
+        total["vector"] += cost.cycles * (opcode is Opcode.VECTOR)
+        total["stall_weights"] += cost.waits.get("weights", 0)
+        total["stall_drain"] += cost.waits.get("drain", 0)
+    return total
 
 
 def measure(
@@ -164,6 +148,8 @@ def measure(
         for name in models
         for phase in POSITIONS
     ]
+    # Latencies of a machine and a model follow each other, as they share the programs.
+    jobs.sort(key=lambda job: (job[0].name, list(models).index(job[2])))
     records = []
     for number, (config, latency, name, phase) in enumerate(jobs):
         progress(f"{name}, {phase}, {config.name}, latency {latency}", number, len(jobs))
@@ -172,8 +158,7 @@ def measure(
         record |= {"rows": config.rows, "cols": config.cols, "bus_bits": 8 * config.bus_bytes}
         position = min(POSITIONS[phase], models[name].context - columns)
         record |= {"latency": latency, "position": position}
-        memory = MemoryModel(latency=latency)
-        record |= _token(models[name], columns, phase == "decode", position, config, memory)
+        record |= _token(models[name], columns, phase == "decode", position, config, latency)
         cycles = record["cycles_per_token"]
         record["tokens_per_s"] = {str(mhz): mhz * 1e6 / cycles for mhz in clocks_mhz}
         records.append(record | {"source": SOURCE})
@@ -182,19 +167,20 @@ def measure(
 
 
 def whole_counters(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, memory: MemoryModel
+    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
 ) -> Counter[str]:
-    """Counters of a model, from models with one and with two of its layers."""
+    """`model_counters` of a model, from models with one and with two of its layers."""
     one, two = (
-        run_tokens(replace(spec, layers=n), columns, head, position, config, memory) for n in (1, 2)
+        model_counters(replace(spec, layers=n), columns, head, position, config, latency)
+        for n in (1, 2)
     )
     return Counter({n: one[n] + (spec.layers - 1) * (two[n] - one[n]) for n in one})
 
 
 def _token(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, memory: MemoryModel
+    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
 ) -> dict[str, float]:
-    total = whole_counters(spec, columns, head, position, config, memory)
+    total = whole_counters(spec, columns, head, position, config, latency)
     inner = (n for n in spec.shapes() if n.startswith(("h.", "layers.")) and is_matrix(n))
     macs = sum(int(np.prod(spec.shapes()[name])) for name in inner)
     macs += spec.width * spec.vocab if head else 0
