@@ -97,12 +97,17 @@ class _Reads:
         self.taken: deque[tuple[int, int]] = deque()  # cycle, beats that left the FIFO
         self.room_at = 0
 
+    def burst(self, address: int, beats: int) -> int:
+        """Beats of the first burst of a run."""
+        longest = self.config.burst_beats
+        return min(beats, longest - address % longest)
+
     def bursts(self, address: int, beats: int) -> list[int]:
-        longest, sizes = self.config.burst_beats, []
+        """Beats of all its bursts."""
+        sizes = []
         while beats:
-            size = min(beats, longest - address % longest)
-            sizes.append(size)
-            address, beats = address + size, beats - size
+            sizes.append(self.burst(address, beats))
+            address, beats = address + sizes[-1], beats - sizes[-1]
         return sizes
 
     def request(self, cycle: int, beats: int) -> int:
@@ -116,7 +121,7 @@ class _Reads:
         if not self.streams:
             return False
         known, address, beats = self.streams[0]
-        size = self.bursts(address, beats)[0] if beats else 0
+        size = self.burst(address, beats)
         while self.room < size and self.taken:
             self.room_at, freed = self.taken.popleft()
             self.room += freed
