@@ -38,10 +38,10 @@ column's position or token and must be below ``immediate``, and use only the lan
 
 Errors. A stopped machine tells the error and the instruction; what the instruction had written by
 then is not defined. That the memory refused a STORE shows late: instructions after it, up to the
-next LOAD, FENCE or HALT, may have been done. After an error `busy` stays until the bus has answered what it owes: a memory
-that never answers needs a reset, and a host that fears one polls STATUS instead of waiting for the
-interrupt. Not defined either: a program address that is no multiple of the slot, and streams or
-transfers that pass the end of the address space.
+next LOAD, FENCE or HALT, may have been done. After an error `busy` stays until the bus has answered
+what it owes: a memory that never answers needs a reset, and a host that fears one polls STATUS
+instead of waiting for the interrupt. Not defined either: a program address that is no multiple of
+the slot, and streams or transfers that pass the end of the address space.
 """
 
 from __future__ import annotations

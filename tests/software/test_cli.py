@@ -34,6 +34,21 @@ def test_quantize_compile_info_run(checkpoint, tmp_path):
     assert values.shape == (4, 101) and int(values[2].argmax()) == result["ids"][0]
 
 
+def test_explain_and_profile(checkpoint, image, tmp_path):
+    target = tmp_path / "m.rf8"
+    done = rf8("compile", checkpoint, "-o", target, "--config", "tiny", "--explain")
+    assert done.returncode == 0, done.stderr
+    for word in ("h.1", "lm_head", "predicted", "2 column(s)"):
+        assert word in done.stdout
+    picture = tmp_path / "roofline.png"
+    done = rf8("profile", image, "--position", "5", "--plot", picture, "--json")
+    assert done.returncode == 0, done.stderr
+    total = json.loads(done.stdout)["total"]
+    assert abs(total["predicted"] / total["measured"] - 1) < 0.01
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert "measured" in rf8("profile", image, "--columns", "2", "--no-head").stdout
+
+
 def test_text_in_text_out():
     done = rf8("run", "default", "--prompt", "The king", "--max-new-tokens", "4",
                "--backend", "golden")  # fmt: skip
@@ -68,6 +83,11 @@ def test_text_in_text_out():
         (["run", "IMAGE", "--prompt-ids", "1", "--temperature", "-1"], 2, "temperature is -1"),
         (["run", "IMAGE", "--prompt-ids", "1", "--top-k", "3"], 2, "need a --temperature"),
         (["eval", "default", "--text", "/none", "--tokens", "9"], 2, "at least a window: 256"),
+        (["compile", "default", "-o", "x", "--argmax", "--flat", "y"], 2, "use --flat without it"),
+        (["run", "IMAGE", "--prompt-ids", "1", "--argmax"], 2, "was compiled for logits"),
+        (["profile", "IMAGE", "--columns", "3"], 2, "columns is 3, must be one of: 1, 2"),
+        (["profile", "IMAGE", "--position", "24"], 2, "position is 24, must be 0 to 23"),
+        (["profile", "/none"], 1, "/none is missing"),
         (["info", ""], 1, "the name of the model is empty"),
         (["info", "x" * 300], 1, "xxx: File name too long"),
         (["info", "/none"], 1, "no model '/none'"),
@@ -99,5 +119,5 @@ def test_version_and_no_command():
 
 
 def test_help_has_examples():
-    for command in ("quantize", "compile", "run", "info", "verilog"):
+    for command in ("quantize", "compile", "run", "info", "verilog", "profile"):
         assert "Example" in rf8(command, "--help").stdout
