@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from golden.config import RESULT_FRAC, AccelConfig
 from rf8.errors import DataError
 from rf8.model import Model
+from rf8.program import Program
+from rf8.session import Session
 from rf8.transformer import Transformer
 
 ROWS = 256  # positions whose logits are held at a time: a large vocabulary needs it
@@ -103,6 +105,18 @@ class Integers:
             return torch.from_numpy(self._model.logits(states[rows]) * 2.0**-RESULT_FRAC)
 
         return _mean_loss(tokens, logits)
+
+
+class Programs:
+    """A compiled model: its programs run on the golden machine, a window at once."""
+
+    def __init__(self, program: Program) -> None:
+        self._session = Session(program)
+
+    def loss(self, tokens: Tensor) -> float:
+        """Mean negative log-likelihood in nats of the tokens of a window but the first."""
+        logits = torch.from_numpy(self._session.forward(tokens.tolist()))
+        return _mean_loss(tokens, lambda rows: logits[rows])
 
 
 def _mean_loss(tokens: Tensor, logits: Callable[[slice], Tensor]) -> float:

@@ -106,6 +106,23 @@ def test_mistakes_get_one_line(image, tmp_path, monkeypatch, arguments, code, me
     assert not list(tmp_path.iterdir())
 
 
+def test_perplexity_of_a_text_goes_on_where_it_was(tmp_path):
+    text, out = tmp_path / "text.txt", tmp_path / "done.json"
+    text.write_text("And the king said unto the people, that they should go out. " * 40)
+    run = ["run", "default", "--perplexity", text, "--tokens", "512", "--json", "--out", out]
+    done = rf8(*run)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["tokens"] == 2 * 255 and 1 < result["perplexity"] < 100
+    kept = json.loads(out.read_text())
+    kept["runs"]["window 1"] = {"loss": kept["runs"]["window 0"]["loss"]}
+    out.write_text(json.dumps(kept))
+    again = json.loads(rf8(*run).stdout)
+    assert again["perplexity"] != result["perplexity"]  # the windows were not run again
+    failed = rf8(*run, "--prompt", "x")
+    assert failed.returncode == 2 and "leave the prompt out" in failed.stderr
+
+
 def test_no_new_tokens_is_no_error(image):
     done = rf8("run", image, "--prompt-ids", "1", "--max-new-tokens", "0", "--backend", "golden")
     assert done.returncode == 0 and "0 of them generated" in done.stdout

@@ -112,11 +112,15 @@ def bench_token(path: Path) -> Iterator[Figure]:
     yield Figure("... its peak memory", peak_bytes() / 1e9, "GB", 2.0, better="lower")
     yield Figure("RTL simulation speed, one core", macs / used / 1e6, "M MAC/s", 20.0)
     yield Figure("124M token, cycles", counters["cycles"], "cycles", None, better="lower")
-    weights = sum(math.prod(shape) for name, shape in spec.shapes().items() if is_matrix(name))
-    weights -= spec.context * spec.width  # of positions, one row is read
+    matrices = {name: shape for name, shape in spec.shapes().items() if is_matrix(name)}
+    del matrices["wpe.weight"]  # of positions, one row is read
+    weights = sum(math.prod(shape) for shape in matrices.values())
+    # An exponent a row; biases and norms in 32 bits.
+    rows = sum(shape[1] if is_conv1d(name) else shape[0] for name, shape in matrices.items())
+    others = sum(math.prod(shape) for name, shape in spec.shapes().items() if not is_matrix(name))
     seen, heads = POSITION + 1, spec.layers * spec.kv_heads
     cache = heads * seen * (3 * spec.head_width + 5)  # two codes, one, a byte and a word of bias
-    use = (weights + cache) / (counters["cycles"] * config.bus_bytes)
+    use = (weights + rows + 4 * others + cache) / (counters["cycles"] * config.bus_bytes)
     name = "124M token, bandwidth use (weights, keys, values), latency 60"
     yield Figure(name, 100 * use, "%", 95.0)
     inner = weights - spec.vocab * spec.width

@@ -17,6 +17,7 @@ from golden.rf8 import Rounding
 from rf8.cli.common import Bar, JsonOption, ModelArgument, SpanOption, app, check_span, notes
 from rf8.errors import DataError, UsageError
 from rf8.model import Model, RF8Tensor, load_model
+from rf8.program import Program
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,7 @@ def _compensated(
         return quantize_compensated(source, ids, span=span, state=state, progress=step)
 
 
-def read_tokens(model: Model, path: Path) -> Tensor:
+def read_tokens(model: Model | Program, path: Path) -> Tensor:
     """Token ids, int64 [n], of a text file; special tokens are not added.
 
     Raises
@@ -107,7 +108,8 @@ def read_tokens(model: Model, path: Path) -> Tensor:
         raise DataError(f"{path} is no UTF-8 text: {error}") from error
     tokenizer = model.tokenizer()
     if tokenizer is None:
-        raise DataError(f"{model.name} has no tokenizer.json, and text needs one")
+        name = model.name if isinstance(model, Model) else model.model
+        raise DataError(f"{name} has no tokenizer.json, and text needs one")
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
 
 

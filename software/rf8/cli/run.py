@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import zlib
+from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import CONFIGS, get_config
-from rf8.cli.common import ArgmaxOption, JsonOption, app, notes
+from rf8.cli.common import ArgmaxOption, Bar, JsonOption, app, notes
 from rf8.cli.models import compiled
+from rf8.cli.quantize import read_tokens
 from rf8.errors import DataError, UsageError
 from rf8.files import replaced_file
 from rf8.model import load_model
@@ -57,11 +62,21 @@ def run(
     = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of sampling and stalls")] = 1,
     argmax: ArgmaxOption = False,
+    perplexity: Annotated[
+        Path | None, typer.Option(help="Instead of generating: perplexity of this text, golden")
+    ] = None,
+    tokens: Annotated[int, typer.Option(help="... tokens of the text to use at most")] = 2048,
+    out: Annotated[Path | None, typer.Option(help="... JSON file that keeps what is done")] = None,
     waveform: Annotated[Path | None, typer.Option(help="Write an FST waveform (slow)")] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Generate text and report what the machine did."""
     program = _program(model_or_file, config, argmax)
+    if perplexity is not None:
+        if prompt is not None or prompt_ids is not None:
+            raise UsageError("--perplexity reads its text from the file: leave the prompt out")
+        _perplexity(program, perplexity, tokens, out, as_json)
+        return
     ids = _prompt(program, prompt, prompt_ids)
     memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
     if seed < 0:
@@ -89,8 +104,8 @@ def run(
         text.end()
         if target is not None:
             values = np.concatenate(rows) if rows else session.append(ids)
-            with target.open("wb") as out:
-                np.save(out, (values * 2.0**-16).astype(np.float32))
+            with target.open("wb") as handle:
+                np.save(handle, (values * 2.0**-16).astype(np.float32))
         session.check_memory()
     if as_json:
         result: dict[str, Any] = {"prompt_ids": ids, "ids": new, "text": text.of(new)}
@@ -98,6 +113,37 @@ def run(
         print(json.dumps(result | {"stats": session.stats.as_dict()}))
     else:
         _summary(session.stats, backend, program, len(new))
+
+
+def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_json: bool) -> None:
+    """Of consecutive windows of a text, each as long as the context or 1,024 tokens."""
+    from rf8.evaluate import Perplexity, Programs, cut
+    from rf8.experiments.study import Study, crc32
+
+    window = min(program.context, 1024)
+    if most < window:
+        raise UsageError(f"--tokens is {most}, must be at least a window: {window}")
+    ids = read_tokens(program, path)
+    parts, programs = cut(ids, window, most // window), Programs(program)
+    sections = sum(zlib.crc32(data.tobytes()) for _, data in program.sections.values())
+    setup = {"image": sections, "text": crc32(ids), "window": window}
+    with tempfile.TemporaryDirectory() as folder, Bar("perplexity") as step:
+        study = Study(out or Path(folder) / "perplexity.json", setup)
+
+        def loss(part: Any) -> dict[str, Any]:
+            return {"loss": programs.loss(part)}
+
+        runs: dict[str, Callable[[], dict[str, Any]]]
+        runs = {f"window {n}": partial(loss, part) for n, part in enumerate(parts)}
+        study.measure(runs, step)
+    found = Perplexity(tuple(study.runs[name]["loss"] for name in runs), window)
+    if as_json:
+        print(json.dumps({"perplexity": found.value, "tokens": found.tokens, "window": window}))
+        return
+    print(
+        f"perplexity {found.value:.3f}: {found.tokens:,} tokens predicted in {len(parts)} windows "
+        f"of {window}, golden machine, config {program.config.name}"
+    )
 
 
 class _Text:
