@@ -38,11 +38,11 @@ class CodeValue(wiring.Component):
 
 
 class Coming(data.Struct):
-    """A LOAD whose beats are to come: where they go, how many they are, and whose they are."""
+    """A LOAD whose beats are to come: where they go, the last one's number, and whose they are."""
 
     dst: 16
     column: 8
-    count: 16
+    last: 16
     tag: 32
 
 
@@ -110,7 +110,8 @@ class Loader(wiring.Component):
             bursts.start.eq(self.start),
             bursts.address.eq(self.address),
             bursts.beats.eq(self.count),
-            *(coming[name].eq(getattr(self, name)) for name in ("dst", "column", "count", "tag")),
+            *(coming[name].eq(getattr(self, name)) for name in ("dst", "column", "tag")),
+            coming.last.eq(self.count - 1),
             queue.w_data.eq(coming),
             queue.w_en.eq(self.start),
             queue.r_en.eq(self.beat & ends),
@@ -118,7 +119,7 @@ class Loader(wiring.Component):
             self.failed.eq(self.beat & self.error),
             self.failed_tag.eq(head.tag),
             begins.eq(number == 0),
-            ends.eq(number == (head.count - 1)[:16]),
+            ends.eq(number == head.last),
         ]
         with m.If(self.start):
             m.d.sync += [lanes.eq(self.lanes), lane.eq(self.lane)]
