@@ -486,8 +486,9 @@ def encode_program(instructions: list[Instruction], config: AccelConfig) -> byte
 
 # The control registers (AXI4-Lite, 32 bits each): name -> (byte offset, meaning). Counters are 64
 # bits, low word first, cleared by a start.
+IDENTITY = 0x52463803
 REGISTERS: dict[str, tuple[int, str]] = {
-    "ID": (0x00, "read only: 0x52463802, the letters RF8 and the version of this map"),
+    "ID": (0x00, f"read only: {IDENTITY:#x}, the letters RF8 and the version of this map"),
     "CONFIG": (0x04, "read only: rows 8, cols 8, act_bits 8, bus_bytes 8, from the low bit"),
     "CONTROL": (0x08, "write: bit 0 starts, bit 1 stops (error ABORTED)"),
     "STATUS": (0x0C, "read only: bit 0 busy, bit 1 done, bit 2 error; 15..8 error code"),
@@ -503,7 +504,7 @@ COUNTERS: dict[str, str] = {
     "cycles": "clock cycles from start to stop",
     "matmul": "cycles in which a MATMUL was under way",
     "load": "cycles in which a LOAD was under way",
-    "store": "cycles in which a STORE was under way",
+    "store": "cycles in which a STORE was under way, until its words were in the buffer",
     "vector": "cycles in which a VECTOR was under way",
     "stall_weights": "of the matmul cycles: the array waited for the weight stream",
     "stall_drain": "of the matmul cycles: the array waited for the bins of the tile before",
@@ -516,7 +517,6 @@ COUNTERS: dict[str, str] = {
 """Counters from offset 0x40 on, in this order, eight bytes each: name -> meaning."""
 
 COUNTER_BASE = 0x40
-IDENTITY = 0x52463803
 
 
 def counter_offset(name: str) -> int:

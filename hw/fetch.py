@@ -21,8 +21,8 @@ class InstructionFetch(wiring.Component):
     """Walks a program from ``program`` on until HALT, an instruction that cannot run, or ``stop``.
 
     A MATMUL's weight stream is handed to the weight fetch as soon as it is seen, so that reading
-    runs ahead of execution. A FENCE waits until all instructions before it are done; it alone keeps
-    later streams from reading what earlier instructions store.
+    runs ahead of execution. A FENCE waits until all instructions before it are done, and STOREs
+    answered; it alone keeps later streams from reading what earlier instructions store.
 
     An instruction takes a cycle for each beat of its slot and one for its dispatch, beside what
     `Checker` takes.
@@ -34,7 +34,8 @@ class InstructionFetch(wiring.Component):
     request, beat, data, error: to `ReadMaster`
     entries: instructions in order, for the sequencer
     weights: streams in order, for the weight fetch
-    quiet: all entries are done, but for those given less than `StreamQueue.latency` cycles ago
+    quiet: all entries are done and STOREs answered, but for entries given less than
+        `StreamQueue.latency` cycles ago
     stop: dispatch nothing more
     """
 

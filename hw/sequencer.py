@@ -27,9 +27,9 @@ class Sequencer(wiring.Component):
 
     Three things go on meanwhile. A LOAD may be asked for while LOADs before it are to come, and a
     MATMUL that is ``chained`` begins while the results of the one before are being written. A STORE
-    is done when its data is sent; for the memory's answers waits what could see the difference:
-    FENCE, HALT and LOAD. An error is that of the first instruction in the program's order, unless
-    it shows only after a later one has ended in an error of its own and all answers have come.
+    is done when its words are in the buffer; for the memory's answers waits what could see the
+    difference: FENCE, HALT and LOAD. An error is that of the first instruction in the program's
+    order: after one of an instruction, the STOREs before it are still finished.
 
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
@@ -49,9 +49,9 @@ class Sequencer(wiring.Component):
     progress: something moved in this cycle
     watchdog: cycles without progress that are too many; 0: never
     bus_idle: nothing is on its way on the bus
-    stop: begin nothing new; clear: reset the units
+    stop: begin nothing new; stop_stores: nor send what STOREs have left; clear: reset the units
     running_<unit>: for the counters
-    quiet: no entry is waiting or under way
+    quiet: no entry is waiting or under way, and the memory has answered all STOREs
     busy, finished, error, error_address: for the host
     """
 
@@ -82,6 +82,7 @@ class Sequencer(wiring.Component):
                 "watchdog": In(32),
                 "bus_idle": In(1),
                 "stop": Out(1),
+                "stop_stores": Out(1),
                 "clear": Out(1),
                 "quiet": Out(1),
                 "busy": Out(1),
@@ -190,15 +191,15 @@ class Sequencer(wiring.Component):
                     m.next = "IDLE"
                 fail_if_wrong()
             with m.State("STOPPING"):
-                m.d.comb += self.stop.eq(1)
-                # A STORE comes before what made the machine stop.
+                # STOREs come before an instruction that has failed: they end, or fail first.
                 later = Cat(self.error == code for code in LATER).any()
+                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(~later)]
                 with m.If(self.failed_store & later):
                     fail(ErrorCode.BUS_WRITE, self.store_address)
-                with m.Elif(self.bus_idle):
+                with m.Elif(self.bus_idle & (self.answered | ~later)):
                     m.next = "CLEAR"
             with m.State("CLEAR"):  # a cycle of its own: it goes everywhere
-                m.d.comb += [self.stop.eq(1), self.clear.eq(1)]
+                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1), self.clear.eq(1)]
                 m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m

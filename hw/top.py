@@ -145,7 +145,7 @@ class Accelerator(wiring.Component):
             store.shift.eq(operands.shift),
             store.lane.eq(lane),
             store.tag.eq(sequencer.address),
-            store.stop.eq(sequencer.stop),
+            store.stop.eq(sequencer.stop_stores),
             matmul.k.eq(operands.k),
             matmul.count.eq(operands.count),
             matmul.src.eq(operands.src),

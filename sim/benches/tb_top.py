@@ -295,6 +295,54 @@ async def memory_errors(run: Run, response: AxiResp) -> None:
         await bench.check_random(length=1)
 
 
+@bench_test(limit=120_000, part=SHORT)
+async def stores_before_an_error(run: Run) -> None:
+    """STOREs that wait for the bus when a later instruction fails are finished; one that the memory
+    refuses comes first."""
+    bench = Bench(run, CONFIGS[run.part])
+    author, config, memory = bench.author, bench.config, bench.memory
+    await bench.start(0.3)
+    answer_errors_with(bench.writes.b_channel, AxiResp.SLVERR)
+    for name in ("aw", "w"):
+        bench.channels[name].set_pause_generator(run.stalls(0.8, 6))
+    bad = np.setdiff1d(np.arange(256), author.codes)
+    await bench.check_run(author.write([*author.known(), HALT]))
+    for number in range(8):
+        author.fill()
+        matmul = replace(author.matmul(k=3, tiles=1), dst=config.scratch_words // 2, src=0)
+        kind, refused = number % 4, number >= 4
+        if kind == 0:
+            memory.bytes[matmul.address + config.rows :][: 3 * config.rows] = run.rng.choice(bad)
+            last = replace(matmul, flags=0)
+        elif kind == 1:
+            last = replace(matmul, k=0)
+        elif kind == 2:
+            author.position = 50
+            last = replace(matmul, flags=Flag.LENGTH, column=1)
+        else:
+            last = replace(HALT, opcode=Opcode.FENCE)
+        stores = [author.transfer(Opcode.STORE, count=40) for _ in range(3)]
+        stores = [replace(s, address=0xC000 + 0x400 * n) for n, s in enumerate(stores)]
+        program = [*stores, *([matmul] if run.rng.random() < 0.5 and kind else []), last, HALT]
+        start = author.write(program)
+        if refused:
+            victim = int(run.rng.integers(3))
+            memory.broken[stores[victim].address + 20 * config.bus_bytes] = True
+            await bench.begin(start)
+            got = await bench.stopped()
+            want = [ErrorCode.BUS_WRITE, start + victim * config.slot_bytes]
+            run.check(got, want, "error and address of the STORE")
+            memory.broken[:] = False
+            await bench.check_run(author.write([*author.known(), HALT]))
+            continue
+        before = memory.bytes.view("<u4").copy()
+        want = await bench.check_run(start)
+        codes = [ErrorCode.INVALID_WEIGHT, ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.POSITION]
+        run.check(want.error, [*codes, ErrorCode.NONE][kind], "error in the golden model")
+        bench.check_memory(before)
+        await bench.check_run(author.write([*author.known(), HALT]))
+
+
 @bench_test(limit=60_000, part=list(CONFIGS))
 async def beyond_the_memory(run: Run) -> None:
     """Programs, data and weights that run past the end of the memory, as the golden model says."""

@@ -83,13 +83,15 @@ def _program(layout: Layout, argmax: bool) -> Program:
     model, config, memory = layout.model, layout.config, layout.memory
     spec = model.spec
     entries, text = [], b""
-    parts: list[int] = []
+    parts: list[list[int]] = []
     for columns in sorted({1, config.cols}):
         for head in (True, False):
             emitter = Emitter(config, columns, model.name)
-            _Lowering(layout, emitter, head, parts if argmax else None).run()
+            found = _Lowering(layout, emitter, head, argmax).run()
+            parts += [found] if head else []
             entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
             text += encode_program(emitter.instructions, config)
+    assert all(found == parts[0] for found in parts)  # one list serves all programs
     start = memory.reserve(len(text))
     if memory.end >> config.addr_bits:
         raise DataError(
@@ -107,7 +109,7 @@ def _program(layout: Layout, argmax: bool) -> Program:
         entries=entries,
         logits=layout.logits,
         regions=layout.regions,
-        argmax=parts,
+        argmax=parts[0] if argmax else [],
         eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
         files=dict(model.files),
     )
@@ -116,9 +118,7 @@ def _program(layout: Layout, argmax: bool) -> Program:
 class _Lowering:
     """Writes one program: walks the graph, and keeps track of which words hold what."""
 
-    def __init__(
-        self, layout: Layout, emitter: Emitter, with_head: bool, argmax: list[int] | None
-    ) -> None:
+    def __init__(self, layout: Layout, emitter: Emitter, with_head: bool, argmax: bool) -> None:
         self.layout, self.e, self.with_head, self.argmax = layout, emitter, with_head, argmax
         self.ops, self.users = layout.graph.ops, layout.users
         self.places: dict[int, int] = {}
@@ -130,9 +130,11 @@ class _Lowering:
         self.runs: dict[int, int] = {}
         self.living: Counter[int] = Counter()
 
-    def run(self) -> None:
-        """All operations; without the head, those up to the last norm."""
+    def run(self) -> list[int]:
+        """All operations; without the head, those up to the last norm. Gives the first token of
+        each part of the head."""
         e, head = self.e, self.ops[-1]
+        parts: list[int] = []
         assert isinstance(head, Linear)
         for key, address in self.layout.angles.items():
             e.label("rotary positions")
@@ -145,8 +147,9 @@ class _Lowering:
         if self.with_head:
             e.label(head.module)
             stream, block = self.layout.streams[head.module], self.places[head.x]
-            e.head(stream, block, self.layout.logits, head.width, self.argmax)
+            parts = e.head(stream, block, self.layout.logits, head.width, self.argmax)
         e.halt()
+        return parts
 
     def _lower(self, index: int, op: Op) -> None:
         e, layout = self.e, self.layout

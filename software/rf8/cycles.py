@@ -31,7 +31,7 @@ _SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.scalar_unit.ScalarUnit`
 _SPACING = 8  # `hw.vector_finish.SPACING`
 PROGRAM_AHEAD = 16  # `hw.prefetch.SLOTS`
 LOADS_AHEAD = 8  # `hw.load.Loader.most`
-STORE_WORDS = 512  # `hw.store.BUFFER_WORDS`
+STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.store.BUFFER_*`
 _LANES = 14  # of the vector unit, from a word's address to its results
 
 
@@ -54,6 +54,11 @@ class Cost:
     beats: int = 0
     waits: dict[str, int] = field(default_factory=dict)
 
+    def wait(self, cause: str, cycles: int) -> None:
+        """So many more cycles were lost to ``cause``."""
+        if cycles:
+            self.waits[cause] = self.waits.get(cause, 0) + cycles
+
 
 def predict(program: Program, entry: Entry, position: int, latency: int) -> list[Cost]:
     """The instructions of ``entry`` for tokens from ``position`` on, in order, with their cycles.
@@ -64,7 +69,7 @@ def predict(program: Program, entry: Entry, position: int, latency: int) -> list
     costs = []
     for address, instruction in program.instructions(entry.address):
         cost = Cost(program.place(address)[1], address, instruction)
-        machine.run(_resolved(instruction, position, program.config), cost, position)
+        machine.run(instruction, cost, position)
         costs.append(cost)
     return costs
 
@@ -123,8 +128,12 @@ class _Reads:
         known, address, beats = self.streams[0]
         size = self.burst(address, beats)
         while self.room < size and self.taken:
-            self.room_at, freed = self.taken.popleft()
+            last, beats_left = self.taken.popleft()
+            freed = min(beats_left, size - self.room)
+            self.room_at = max(self.room_at, last - (beats_left - freed))
             self.room += freed
+            if freed < beats_left:
+                self.taken.appendleft((last, beats_left - freed))
         if self.room < size:
             return False
         cycle = max(known, self.asked + 1, self.room_at + 1)
@@ -149,7 +158,7 @@ class _Reads:
         if size < beats:
             self.arrivals.appendleft((first + size, beats - size))
         last = max(first + _SLICE, at) + size - 1
-        self.taken.append((last - 1, size))  # a register of its own holds the next
+        self.taken.append((last - 2, size))  # two registers hold the next ones
         return last, size
 
 
@@ -170,6 +179,7 @@ class _Machine:
         self.used = 0
         self.places: deque[int] = deque()  # when entries of the queue were taken
         self.fence = False
+        self.fenced = 0  # when what a FENCE waited for was answered
         self.before: Instruction | None = None
         self.last: Cost | None = None
         # Of MATMUL: when the last tile has left the array, and when its results are there.
@@ -177,24 +187,26 @@ class _Machine:
         # Of STORE: when the buffer has given all to the bus, and the words in it.
         self.sent = self.answered = 0
         self.buffered: deque[tuple[int, int]] = deque()
+        self.answers: deque[int] = deque(maxlen=STORE_BURSTS)
         self.loaded = 0  # when all words of LOADs are there
         self.loads: deque[int] = deque(maxlen=LOADS_AHEAD)  # the same, of the latest
 
-    def run(self, i: Instruction, cost: Cost, position: int) -> None:
-        if not self._follows(i):
+    def run(self, raw: Instruction, cost: Cost, position: int) -> None:
+        i = _resolved(raw, position, self.config)
+        if not self._follows(raw):
             # The instruction before takes as long as its results or data do.
             end = max(self.now, self.results, self.loaded)
             if self.last is not None:
                 self.last.cycles += end - self.now
                 if self.last.instruction.opcode is Opcode.LOAD:
-                    self.last.waits["memory"] = end - self.now
+                    self.last.wait("memory", end - self.now)
             self.now = end
         self.last = cost
         begin = self.now
         there = self._fetch(i, position)
         start = max(begin, there)
-        if start > begin:
-            cost.waits["fetch"] = start - begin
+        cost.wait("memory", max(0, min(start, self.fenced) - begin))
+        cost.wait("fetch", start - max(begin, min(start, self.fenced)))
         match i.opcode:
             case Opcode.MATMUL:
                 self.now = self._matmul(i, start, cost)
@@ -207,8 +219,9 @@ class _Machine:
             case Opcode.FENCE:
                 self.now = start + 1
             case Opcode.HALT:
+                cost.wait("memory", max(0, self.answered - start))
                 self.now = max(start, self.answered) + 2
-        self.before = i
+        self.before = raw
         cost.cycles = self.now - begin
 
     def _follows(self, i: Instruction) -> bool:
@@ -228,7 +241,8 @@ class _Machine:
         """When the instruction is there."""
         if self.fence:
             self.fence = False
-            self.fetched = max(self.fetched, self.now, self.answered + 1)
+            self.fenced = self.answered + 1
+            self.fetched = max(self.fetched, self.now, self.fenced)
         check = {Opcode.MATMUL: 7, Opcode.VECTOR: 7, Opcode.FENCE: 3, Opcode.HALT: 3}
         cycles = check.get(i.opcode, 3)
         if i.opcode is Opcode.MATMUL:
@@ -256,38 +270,27 @@ class _Machine:
 
     def _matmul(self, i: Instruction, start: int, cost: Cost) -> int:
         config, reads = self.config, self.reads
+        assert config.slices_per_beat == 1  # as in all machines that whole models run on
         slices = isa.tile_slices(i.k, i.flags, config)
         cost.depth, cost.slices, cost.beats = i.k, i.count * i.k, isa.stream_beats(i, config)
         at = start + 2 + _MATMUL_START
-        per_beat, rows, bins = config.slices_per_beat, config.rows, config.bins
+        rows, bins = config.rows, config.bins
         total, done = i.count * slices, 0
         hold = bins - 1  # cycles in which the lanes' bins are read; one falls on a header
         while done < total:
             # To the end of a tile, or of a burst.
             left = min(slices - done % slices, total - done)
-            if per_beat == 1:
-                last, size = reads.take(at, left)
-            else:
-                first_beat, last_beat = done // per_beat, (done + left - 1) // per_beat
-                new = last_beat - first_beat + (done % per_beat == 0)
-                size = left
-                last = at + left - 1
-                while new > 0:
-                    arrived, beats = reads.take(at, new)
-                    last = max(last, arrived)
-                    new -= beats
+            last, size = reads.take(at, left)
             expected = at + size - 1
-            if last > expected:
-                cost.waits["weights"] = cost.waits.get("weights", 0) + last - expected
+            cost.wait("weights", last - expected)
             done += size
             if done % slices == 0:
                 # A tile is complete: its last slice waits until the one before has left.
                 if done > slices or self.drained > last:
                     gaps = hold if i.k >= rows * bins else 0
                     wait = max(0, self.drained - last) + gaps
-                    if wait:
-                        cost.waits["drain"] = cost.waits.get("drain", 0) + wait
-                        last += wait
+                    cost.wait("drain", wait)
+                    last += wait
                 self.drained = last + 4 + bins * rows + (4 if bins > 1 else 0)
             at = last + 1
         self.results = self.drained + _WRITTEN
@@ -296,10 +299,11 @@ class _Machine:
     def _load(self, i: Instruction, start: int, cost: Cost) -> int:
         reads = self.reads
         lanes = bool(i.flags & _INDEXED)
-        start = max(start, self.answered)
-        if len(self.loads) == LOADS_AHEAD and self.loads[0] > start:
-            cost.waits["memory"] = self.loads[0] - start
-            start = self.loads[0]
+        ready = max(start, self.answered)
+        if len(self.loads) == LOADS_AHEAD:
+            ready = max(ready, self.loads[0])
+        cost.wait("memory", ready - start)
+        start = ready
         request = start + 1 + _REQUEST
         for size in reads.bursts(i.address // self.config.bus_bytes, i.count):
             while reads.advance(request):
@@ -317,15 +321,20 @@ class _Machine:
         words = isa.moved_words(i, config)
         read = start + 2
         free = STORE_WORDS - sum(n for _, n in self.buffered)
-        while free < words and self.buffered:
+        while (free < words or len(self.buffered) == STORES) and self.buffered:
             read, freed = max(read, self.buffered[0][0]), self.buffered.popleft()[1]
             free += freed
-        bursts = len(self.reads.bursts(i.address // config.bus_bytes, i.count))
-        self.sent = max(self.sent, read + 6) + i.count + 4 * bursts + 2
+        self.sent = max(self.sent, read + 6) + 2
+        for size in self.reads.bursts(i.address // config.bus_bytes, i.count):
+            if len(self.answers) == STORE_BURSTS:
+                self.sent = max(self.sent, self.answers[0])
+            self.sent += size + 4
+            self.answers.append(self.sent + self.latency + 2)
         while self.buffered and self.buffered[0][0] <= read:
             self.buffered.popleft()
         self.buffered.append((self.sent, words))
-        self.answered = self.sent + self.latency + 2
+        self.answered = self.answers[-1]
+        cost.wait("memory", read - start - 2)
         cost.beats = i.count
         # What is more than the buffer holds has to wait for the bus.
         late = self.sent - STORE_WORDS if words > STORE_WORDS else 0

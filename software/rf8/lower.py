@@ -594,25 +594,25 @@ class Emitter:
         self.scratch.free(scores, biases, shares, raw)
 
     def head(
-        self, stream: Stream, block: int, logits: Buffer, vocab: int, argmax: list[int] | None
-    ) -> None:
-        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for.
-
-        With ``argmax``, the largest of each part and its place, and ``argmax`` becomes the first
-        result of each.
-        """
+        self, stream: Stream, block: int, logits: Buffer, vocab: int, argmax: bool
+    ) -> list[int]:
+        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for; or
+        with ``argmax`` the largest of each part and its place. Gives each part's first result."""
         config = self.config
         per_tile = config.rows // config.results_per_word
-        pair = None if argmax is None else self.scratch.take(1)
+        pair = self.scratch.take(1) if argmax else None
         most = max(1, self.scratch.room() // per_tile)
+        if argmax:
+            most = min(most, (1 << 15) // config.rows)  # a VECTOR counts in 16 bits
+        parts = []
         result = self.scratch.take(min(most, stream.tiles) * per_tile)
         for number, first in enumerate(range(0, stream.tiles, most)):
             tiles = min(most, stream.tiles - first)
             self.matmul(stream, block, result, first, tiles)
-            if argmax is not None and pair is not None:
+            parts.append(first * config.rows)
+            if pair is not None:
                 count = min(tiles * config.rows, vocab - first * config.rows)
                 self.vector(Function.SHIFT, count, result, pair, output=Output.TOP)
-                argmax[number:] = [first * config.rows]
                 for column in range(self.columns):
                     place = logits.address + column * logits.stride + number * config.bus_bytes
                     self.emit(Opcode.STORE, column=column, address=place, count=1, src=pair)
@@ -627,6 +627,7 @@ class Emitter:
                     src=result,
                 )
         self.scratch.free(result)
+        return parts
 
     def halt(self) -> None:
         """The program's end."""

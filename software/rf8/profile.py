@@ -121,6 +121,8 @@ def explain(
     if columns not in known:
         raise UsageError(f"columns is {columns}, must be one of: {', '.join(map(str, known))}")
     most = program.context - columns
+    if most < 0:
+        raise UsageError(f"columns is {columns}: the context of {program.context} has no room")
     if position is None:
         position = min(128, most)
     if not 0 <= position <= most:

@@ -87,6 +87,7 @@ def test_text_in_text_out():
         (["run", "IMAGE", "--prompt-ids", "1", "--argmax"], 2, "was compiled for logits"),
         (["profile", "IMAGE", "--columns", "3"], 2, "columns is 3, must be one of: 1, 2"),
         (["profile", "IMAGE", "--position", "24"], 2, "position is 24, must be 0 to 23"),
+        (["profile", "IMAGE", "--plot", "x.exe"], 2, "--plot is x.exe, must end in one of: .png"),
         (["profile", "/none"], 1, "/none is missing"),
         (["info", ""], 1, "the name of the model is empty"),
         (["info", "x" * 300], 1, "xxx: File name too long"),

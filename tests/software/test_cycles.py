@@ -5,6 +5,10 @@ import tiny_models
 
 import rf8
 from golden.config import CONFIGS
+from hw import store
+from hw.load import Loader
+from hw.prefetch import SLOTS
+from rf8 import cycles
 from rf8.cycles import predict
 from rf8.errors import UsageError
 from rf8.hf import from_transformers
@@ -27,7 +31,7 @@ def programs(checkpoint):
     }
 
 
-@pytest.mark.parametrize("latency", [10, 60])
+@pytest.mark.parametrize("latency", [10, 60, 200])
 @pytest.mark.parametrize("model", ["gpt2", "llama"])
 @pytest.mark.parametrize("machine", MACHINES)
 def test_prediction_is_what_the_rtl_takes(programs, machine, model, latency):
@@ -44,6 +48,13 @@ def test_prediction_is_what_the_rtl_takes(programs, machine, model, latency):
                 assert abs(off[layer.name]) <= 0.02, layer
         # All of the machine's cycles but those before the first instruction and after the last.
         assert 0 <= whole.counters["cycles"] - whole.measured <= 8
+
+
+def test_limits_are_those_of_the_hardware():
+    assert Loader.most == cycles.LOADS_AHEAD
+    assert cycles.PROGRAM_AHEAD == SLOTS
+    assert cycles.STORE_WORDS == store.BUFFER_WORDS
+    assert (cycles.STORES, cycles.STORE_BURSTS) == (store.BUFFER_STORES, store.BUFFER_BURSTS)
 
 
 def test_costs_follow_the_program(programs):

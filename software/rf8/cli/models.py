@@ -58,11 +58,11 @@ def compile_command(
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
+    print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
     if explained:
         show(explain(program))
-        if program.config.cols > 1:
+        if 1 < program.config.cols <= program.context:
             show(explain(program, program.config.cols, head=False))
-    print(f"wrote {output}: {program.memory_bytes / 1e6:.1f} MB of memory, config {config}")
 
 
 def compiled(

@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rf8.cli.common import JsonOption, app, notes
+from rf8.errors import UsageError
 from rf8.profile import Layer, Profile, plot, profile
 from rf8.program import Program
 
+PICTURES = (".png", ".svg", ".pdf")
 WAITS = ("fetch", "memory", "weights", "drain")
 """`rf8.cycles.Cost.waits`."""
 STALLS = {
@@ -42,16 +44,18 @@ def profile_command(
     as_json: JsonOption = False,
 ) -> None:
     """Run tokens on the simulated RTL, and show predicted beside measured cycles, by layer."""
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        raise UsageError(f"--plot is {picture}, must end in one of: {', '.join(PICTURES)}")
     found = profile(
         Program.load(file), columns, head, position, latency,
         progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
     )  # fmt: skip
-    if picture is not None:
-        plot(found, picture)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:
         show(found)
+    if picture is not None:
+        plot(found, picture)
 
 
 def show(found: Profile) -> None:
@@ -67,7 +71,8 @@ def show(found: Profile) -> None:
         if measured
         else "cycles; of all MACs and of the bus; then cycles in which nothing was done, by cause",
         title=f"{found.program.model}, config {found.program.config.name}, "
-        f"{found.entry.columns} column(s), position {found.position}, latency {found.latency}",
+        f"{found.entry.columns} column(s), position {found.position}, latency {found.latency}"
+        + ("" if found.entry.head else ", without logits"),
     )
     for layer in [*found.layers, found.total]:
         if layer.name == "all":

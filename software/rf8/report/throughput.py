@@ -2,7 +2,7 @@
 
 The layers of a model are alike: models of its shape with one and with two of them are compiled, and
 what the second adds counts for each further one. Weights are zeros: the model looks at no value.
-`rf8.cycles` is proven against the RTL by its tests, and `rf8 profile` shows both side by side.
+The tests of `rf8.cycles` compare it with the RTL of small machines; `rf8 profile` does it for any.
 """
 
 from __future__ import annotations
