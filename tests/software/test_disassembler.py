@@ -30,7 +30,8 @@ def test_choice_of_part_and_columns(program):
     lines = list(listing(program, "h.1.attn", 1))
     assert {(line.part, line.columns) for line in lines} == {
         ("h.1.attn.c_attn", 1),
-        ("h.1.attn: keys and values", 1),
+        ("h.1.attn: keys", 1),
+        ("h.1.attn: values", 1),
         ("h.1.attn: attention", 1),
         ("h.1.attn.c_proj", 1),
     }
