@@ -220,6 +220,11 @@ class Bench:
         self.scratch[column, word : word + count] = self.words(address, count)
         return await self.finish("load")
 
+    async def fill(self) -> None:
+        """Load all of the scratchpad."""
+        for column in range(self.config.cols):
+            await self.load(column * 64, self.config.scratch_words, 0, column)
+
     async def load_lane(self, address: int, count: int, word: int, column: int, lane: int) -> None:
         """A column of memory: a number, then codes."""
         config = self.config
@@ -277,8 +282,7 @@ class Bench:
 async def contents(run: Run, pace: float) -> None:
     bench = Bench(run)
     await bench.start(pace, longest=10)
-    for column in range(bench.config.cols):
-        await bench.load(column * 64, bench.config.scratch_words, 0, column)
+    await bench.fill()
     for _ in range(20):
         unit = bench.load if run.rng.random() < 0.5 else bench.store
         failed = await unit(*bench.random_operands())
@@ -291,8 +295,7 @@ async def lanes(run: Run, pace: float) -> None:
     bench = Bench(run)
     config, rng = bench.config, run.rng
     await bench.start(pace, longest=10)
-    for column in range(config.cols):
-        await bench.load(column * 64, config.scratch_words, 0, column)
+    await bench.fill()
     for _ in range(40):
         address, count, word, column = bench.random_operands()
         longest = 1 + (config.scratch_words - word - 1) * config.results_per_word
@@ -319,8 +322,7 @@ async def many_loads(run: Run, pace: float) -> None:
     dut, config = run.dut, bench.config
     await bench.start(pace, longest=10)
     answer_errors_with(bench.reads.r_channel, AxiResp.SLVERR)
-    for column in range(config.cols):
-        await bench.load(column * 64, config.scratch_words, 0, column)
+    await bench.fill()
     ahead = 0
     for _ in range(6):
         tags, bad = [], int(run.rng.integers(20))
@@ -359,8 +361,7 @@ async def many_stores(run: Run, pace: float) -> None:
     dut, config = run.dut, bench.config
     await bench.start(pace, longest=10)
     answer_errors_with(bench.writes.b_channel, AxiResp.SLVERR)
-    for column in range(config.cols):
-        await bench.load(column * 64, config.scratch_words, 0, column)
+    await bench.fill()
     for _ in range(4):
         want, tags, bad = bench.memory.bytes.copy(), [], int(run.rng.integers(30))
         broken = bench.memory.broken

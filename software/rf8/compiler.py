@@ -273,7 +273,7 @@ class _Lowering:
         while the others are computed."""
         e, layout = self.e, self.layout
         stream, block = layout.streams[op.module], self.places[op.x]
-        result = e.results(stream)
+        result = e.scratch.take(e.words(stream.elements))
         self._new(index, result)
         found = self._keys_of(index)
         if found is None:

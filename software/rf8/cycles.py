@@ -243,12 +243,11 @@ class _Machine:
             self.fence = False
             self.fenced = self.answered + 1
             self.fetched = max(self.fetched, self.now, self.fenced)
-        check = {Opcode.MATMUL: 7, Opcode.VECTOR: 7, Opcode.FENCE: 3, Opcode.HALT: 3}
-        cycles = check.get(i.opcode, 3)
+        cycles = 3
         if i.opcode is Opcode.MATMUL:
-            cycles += i.count.bit_length()
+            cycles = 7 + i.count.bit_length()
         elif i.opcode is Opcode.VECTOR:
-            cycles += 3 * (i.segments - 1).bit_length()
+            cycles = 7 + 3 * (i.segments - 1).bit_length()
         elif i.flags & _INDEXED:
             cycles = 5 + (position + i.column >> i.shift).bit_length()
         dispatched = self.fetched + self.slot + cycles
@@ -352,13 +351,11 @@ def _vector(i: Instruction, position: int, config: AccelConfig) -> int:
     after = _after(After(i.after), length)
     alone = i.after in (After.MEAN, After.ROOT, After.RECIPROCAL) or (i.after and headed)
     pairs = 2 if rotate and i.k >= config.results_per_word else 1
-    leave, free, busy = 2 - 3, 0, [-1]
+    leave, free, busy = 2, 0, list[int]()
     for _ in range(i.segments * i.column):
         load = leave + 1
         while load in busy:
             load += 1
-        if leave < 0:
-            load = 3
         hold = max(load + 3 + reads * (words - pairs), free)
         leave = hold + reads * pairs - 1
         end = leave + drain - 2 * (reads == 2)  # the first of two words goes ahead

@@ -266,10 +266,10 @@ class Emitter:
         y, weight = self.scratch.take(words), self.scratch.take(words)
         # Before anything else: soon the bus is busy with the weights of the next MATMUL.
         self.load(gamma_at, words, weight)
-        offset = self.scratch.take(words) if beta_at is not None else weight
+        source = offset = x
         if beta_at is not None:
+            offset = self.scratch.take(words)
             self.load(beta_at, words, offset)
-        source = x
         if beta_at is not None:
             self.vector(Function.SHIFT, width, x, after=After.MEAN)
             self.vector(Function.SUBTRACT, width, x, y, after=After.ALIGN)
@@ -291,10 +291,6 @@ class Emitter:
         block = self.quantized(y, width)
         self.scratch.free(y, weight)
         return block
-
-    def results(self, stream: Stream) -> int:
-        """Room for the results of a matrix."""
-        return self.scratch.take(self.words(stream.elements))
 
     def linear(
         self, stream: Stream, block: int, result: int, first: int = 0, end: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def profile(
     head: bool = True,
     position: int | None = None,
     latency: int = 60,
-    progress: Any = None,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Profile:
     """The same, beside a run on the simulated RTL.
 
@@ -156,9 +156,8 @@ def profile(
 
     found = explain(program, columns, head, position, latency)
     image = memory_image(program)
-    with RtlMachine(
-        image, program.config, MemoryModel(latency=latency), progress=progress or (lambda _: None)
-    ) as machine:
+    memory = MemoryModel(latency=latency)
+    with RtlMachine(image, program.config, memory, progress=progress) as machine:
         result, steps = machine.profile(found.entry.address, found.position, [0] * columns)
     if result.error:
         raise DataError(f"the machine stopped: {result.error.name} at {result.error_address:#x}")

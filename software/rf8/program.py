@@ -124,6 +124,13 @@ class Program:
                 return data[address - start : address - start + size].tobytes()
         raise DataError(f"the program runs out of the image at {address:#x}")
 
+    def checksum(self) -> int:
+        """CRC-32 of the sections, one after the other."""
+        found = 0
+        for _, data in self.sections.values():
+            found = zlib.crc32(np.ascontiguousarray(data).data, found)
+        return found
+
     @property
     def constant(self) -> list[tuple[int, int]]:
         """Ranges of memory that no instruction writes."""

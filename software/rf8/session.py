@@ -219,8 +219,7 @@ class Session:
                 "the image was compiled with --argmax: it gives tokens and no logits; compile the "
                 "model without"
             )
-        logits: Int64 = self._counted(ids, last_only)
-        return logits
+        return self._counted(ids, last_only)
 
     def next_token(self, ids: Sequence[int]) -> int:
         """Compute the next tokens and return the likeliest to follow: of equally likely ones the

@@ -14,7 +14,7 @@ from rich.table import Table
 import rf8
 from golden.config import get_config
 from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
-from rf8.cli.quantize import read_tokens
+from rf8.cli.quantize import read_tokens, text_window
 from rf8.errors import UsageError
 from rf8.model import load_model
 
@@ -46,12 +46,9 @@ def evaluate(
     A float model is quantised on the way. Windows have the model's context, 1,024 tokens at most.
     """
     from rf8.pipeline import measure
-    from rf8.quantize.calibrated import WINDOW
 
     source, target = load_model(model), get_config(config)
-    window = min(WINDOW, source.spec.context)
-    if tokens < window:
-        raise UsageError(f"--tokens is {tokens}, must be at least a window: {window}")
+    window = text_window(source.spec.context, tokens)
     ids = read_tokens(source, text)
     reference = None if original is None else load_model(original)
     if source.span is None:

@@ -74,10 +74,10 @@ def show(found: Profile) -> None:
         f"{found.entry.columns} column(s), position {found.position}, latency {found.latency}"
         + ("" if found.entry.head else ", without logits"),
     )
-    for layer in [*found.layers, found.total]:
-        if layer.name == "all":
-            table.add_section()
+    for layer in found.layers:
         table.add_row(*_row(found, layer, measured))
+    table.add_section()
+    table.add_row(*_row(found, found.total, measured))
     Console(highlight=False).print(table)
 
 
@@ -88,5 +88,5 @@ def _row(found: Profile, layer: Layer, measured: bool) -> list[str]:
         off = layer.predicted / (layer.measured or 1) - 1
         cells += [f"{layer.measured:,}", f"{off:+.1%}"]
     cells += [f"{found.mac_use(layer):.1%}", f"{found.bus_use(layer):.1%}"]
-    lost = [layer.counters[name] for name in STALLS] if measured else []
-    return [*cells, *(f"{n:,}" for n in lost or [layer.waits[name] for name in WAITS])]
+    lost, names = (layer.counters, tuple(STALLS)) if measured else (layer.waits, WAITS)
+    return [*cells, *(f"{lost[name]:,}" for name in names)]

@@ -92,6 +92,22 @@ def _compensated(
         return quantize_compensated(source, ids, span=span, state=state, progress=step)
 
 
+def text_window(context: int, tokens: int) -> int:
+    """Tokens of a window in which text is measured, for ``--tokens`` at most.
+
+    Raises
+    ------
+    UsageError
+        Where that is less than a window.
+    """
+    from rf8.quantize.calibrated import WINDOW
+
+    window = min(WINDOW, context)
+    if tokens < window:
+        raise UsageError(f"--tokens is {tokens}, must be at least a window: {window}")
+    return window
+
+
 def read_tokens(model: Model | Program, path: Path) -> Tensor:
     """Token ids, int64 [n], of a text file; special tokens are not added.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from enum import StrEnum
@@ -20,7 +19,7 @@ from rich.table import Table
 from golden.config import CONFIGS, get_config
 from rf8.cli.common import ArgmaxOption, Bar, JsonOption, app, notes
 from rf8.cli.models import compiled
-from rf8.cli.quantize import read_tokens
+from rf8.cli.quantize import read_tokens, text_window
 from rf8.errors import DataError, UsageError
 from rf8.files import replaced_file
 from rf8.model import load_model
@@ -120,13 +119,10 @@ def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_js
     from rf8.evaluate import Perplexity, Programs, cut
     from rf8.experiments.study import Study, crc32
 
-    window = min(program.context, 1024)
-    if most < window:
-        raise UsageError(f"--tokens is {most}, must be at least a window: {window}")
+    window = text_window(program.context, most)
     ids = read_tokens(program, path)
     parts, programs = cut(ids, window, most // window), Programs(program)
-    sections = sum(zlib.crc32(data.tobytes()) for _, data in program.sections.values())
-    setup = {"image": sections, "text": crc32(ids), "window": window}
+    setup = {"image": program.checksum(), "text": crc32(ids), "window": window}
     with tempfile.TemporaryDirectory() as folder, Bar("perplexity") as step:
         study = Study(out or Path(folder) / "perplexity.json", setup)
 
