@@ -233,7 +233,7 @@ def test_tables_end_where_they_are_zero():
     [
         ({"function": 18}, "unknown function"),
         ({"after": 9}, "unknown after"),
-        ({"output": 6}, "unknown output"),
+        ({"output": Output.TOP + 1}, "unknown output"),
         ({"segments": 0}, "segments must be 1 to 16"),
         ({"segments": 17}, "segments must be 1 to 16"),
         ({"column": 3}, "columns must be 1 to 2"),
@@ -270,9 +270,10 @@ def test_the_largest_and_where_it_is():
     unit.run(Function.SHIFT, 9, 0, 20, output=Output.TOP, flags=Flag.LENGTH)
     assert unit.get(20, 2).tolist() == [[-3, 3], [0, 5]]
     assert unit.register("top") == [-3, 0]
+    # Segments one word apart: the second begins at the fifth element, and counts from there.
     unit.run(Function.SHIFT, 2, 0, 20, output=Output.TOP, segments=2, src_stride=1, dst_stride=3)
     assert unit.get(20, 2)[0].tolist() == [-5, 0]
-    assert unit.get(23, 2)[0].tolist() == [-9, 0]
+    assert unit.get(23, 2)[0].tolist() == [9, 1]
 
 
 def test_exponentials_by_hand():
