@@ -115,23 +115,26 @@ class Bursts(wiring.Component):
         left = Signal(32)
         longest = self.config.burst_beats
         fine = exact_log2(longest)
-        room, beats = Signal(range(longest + 1)), Signal(range(longest + 1))
+        room, beats = Signal(range(1, longest + 1)), Signal(range(longest + 1))
         # What is left fits before the next multiple; a look at the low bits is enough for it.
-        last = Signal()
+        last, more = Signal(), Signal()
         m.d.comb += [
-            room.eq(longest - beat[:fine]),
-            last.eq(~left[fine:].any() & (left[:fine] <= room)),
-            beats.eq(Mux(last, left[:fine], room)),
-            self.busy.eq((left != 0) | self.o.valid),
+            last.eq(~left[fine + 1 :].any() & (left[: fine + 1] <= room)),
+            beats.eq(Mux(last, left[: fine + 1], room)),
+            self.busy.eq(more | self.o.valid),
         ]
         # The burst that is asked for comes out of registers: who may ask is slow enough to tell.
         with m.If(self.start):
-            m.d.sync += [beat.eq(self.address >> size), left.eq(self.beats)]
+            first = self.address >> size
+            m.d.sync += [beat.eq(first), left.eq(self.beats), more.eq(1)]
+            m.d.sync += room.eq(longest - first[:fine])
         with m.Elif(~self.o.valid | self.o.ready):
             m.d.sync += [
                 beat.eq((beat[fine:] + 1) << fine),
-                left.eq(Mux(last, 0, left - room)),
-                self.o.valid.eq(left != 0),
+                room.eq(longest),
+                left.eq(left - room),
+                more.eq(more & ~last),
+                self.o.valid.eq(more),
                 self.o.payload.address.eq(beat << size),
                 self.o.payload.beats.eq(beats),
             ]
@@ -162,7 +165,7 @@ class ReadMaster(wiring.Component):
                 "data": Out(8 * config.bus_bytes),
                 "error": Out(1),
                 "stop": In(1),
-                "idle": Out(1),
+                "idle": Out(1, init=1),
                 "axi": Out(wiring.Signature(axi4_read(config))),
             }
         )
@@ -194,13 +197,17 @@ class ReadMaster(wiring.Component):
                 axi.arlen.eq(chosen.beats - 1),
             ]
 
-        flying = Signal(16)
-        m.d.sync += flying.eq(flying + taken - (axi.rvalid & axi.rlast))
+        flying, ended = Signal(16), Signal()
+        m.d.comb += ended.eq(axi.rvalid & axi.rlast)
+        m.d.sync += flying.eq(flying + taken - ended)
+        with m.If(taken):
+            m.d.sync += self.idle.eq(0)
+        with m.Elif(ended):
+            m.d.sync += self.idle.eq(flying == 1)
         m.d.comb += [
             axi.rready.eq(1),
             self.beat.eq(Mux(axi.rvalid, 1 << axi.rid, 0)),
             self.data.eq(axi.rdata),
             self.error.eq(axi.rresp[1]),
-            self.idle.eq(flying == 0),
         ]
         return m

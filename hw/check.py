@@ -70,6 +70,17 @@ class Sums(wiring.Component):
         last_sine = self._known(m, "last_sine", (o.immediate - 1)[:16])
         segments = self._known(m, "more_segments", (o.segments - 1)[:4])
         lane_words = self._known(m, "lane_words", o.count + (config.results_per_word - 2))
+        writes = self._known(m, "writes", o.output != Output.NONE)
+        headed = self._known(m, "headed", Cat(o.output == kind for kind in HEADED).any())
+        written = []  # what is written, and the elements of a word of it
+        for elements, kinds in (
+            (config.results_per_word, (Output.WORDS, Output.ROW)),
+            (config.acts_per_word, (Output.BLOCK, Output.MANTISSAS)),
+            (config.bus_bytes, (Output.CODES,)),
+        ):
+            name = f"writes_{kinds[0].name.lower()}"
+            is_it = self._known(m, name, Cat(o.output == kind for kind in kinds).any())
+            written.append((is_it, exact_log2(elements)))
 
         with m.Switch(self.step):
             with m.Case(Step.SOURCE):
@@ -97,9 +108,12 @@ class Sums(wiring.Component):
                     out.base.eq(o.dst),
                     out.factor.eq(o.dst_stride),
                     out.times.eq(segments),
-                    out.bound.eq(o.output != Output.NONE),
+                    out.bound.eq(writes),
                 ]
-                self._written(m, last)
+                m.d.comb += out.carry.eq(headed)
+                for kind, shift in written:
+                    with m.If(kind):
+                        m.d.comb += out.part.eq(last >> shift)
                 with m.If(is_matmul):
                     tile = exact_log2(config.rows // config.results_per_word)
                     words = (last << tile) | ((1 << tile) - 1)
@@ -125,27 +139,14 @@ class Sums(wiring.Component):
         m.d.sync += register.eq(value)
         return register
 
-    def _written(self, m, last) -> None:
-        """The words that a VECTOR writes in a segment, less one."""
-        config = self.config
-        with m.Switch(self.operands.output):
-            with m.Case(Output.WORDS, Output.ROW):
-                m.d.comb += self.o.part.eq(last >> exact_log2(config.results_per_word))
-            with m.Case(Output.BLOCK, Output.MANTISSAS):
-                m.d.comb += self.o.part.eq(last >> exact_log2(config.acts_per_word))
-            with m.Case(Output.CODES):
-                m.d.comb += self.o.part.eq(last >> exact_log2(config.bus_bytes))
-        with m.Switch(self.operands.output), m.Case(*HEADED):
-            m.d.comb += self.o.carry.eq(1)
-
 
 class Checker(wiring.Component):
     """Judges instructions, one after the other.
 
     One adder does all sums, and products bit by bit: where operands end in the scratchpad, then the
-    length of a weight stream, or the place of an indexed move. From ``start`` to ``done``: 3 cycles
-    for a plain LOAD or STORE, 7 and a cycle for each bit of `count` for a MATMUL, 7 to 19 for a
-    VECTOR, 5 and a cycle for each bit of the index where there is one.
+    length of a weight stream, or the place of an indexed move. From ``start`` to ``done``: 4 cycles
+    for a plain LOAD or STORE, 8 and a cycle for each bit of `count` for a MATMUL, 8 to 20 for a
+    VECTOR, 6 and a cycle for each bit of the index where there is one.
 
     Ports
     -----
@@ -193,7 +194,9 @@ class Checker(wiring.Component):
             is_vector.eq(o.opcode == Opcode.VECTOR),
             indexed.eq(holds(o.flags, INDEXED)),
         ]
-        step = Signal(Step)
+        # The terms of a step are found while those of the step before are summed up.
+        step, ahead, terms = Signal(Step), Signal(Step), Signal(Sum)
+        m.d.sync += terms.eq(sums.o)
         total, factor = Signal(32), Signal(32)
         times, bound = Signal.like(sums.o.times), Signal()
         m.d.comb += [
@@ -201,7 +204,7 @@ class Checker(wiring.Component):
             *(places.tokens[c].eq(self.tokens[c]) for c in range(config.cols)),
             places.position.eq(self.position),
             *(getattr(sums, name).eq(getattr(places, name)) for name in ("count", "k", "index")),
-            sums.step.eq(step),
+            sums.step.eq(ahead),
             self.resolved.eq(o),
             self.resolved.count.eq(places.count),
             self.resolved.k.eq(places.k),
@@ -215,18 +218,26 @@ class Checker(wiring.Component):
         added = Signal()
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
+                m.d.sync += ahead.eq(Step.SOURCE)
                 m.next = "DECODE"
             with m.State("DECODE"):
-                m.d.sync += step.eq(Step.SOURCE)
+                m.next = "TERMS"
+            with m.State("TERMS"):
                 m.next = "SUM"
             with m.State("SUM"):
                 m.d.sync += [
                     # The carry goes into the adder's lowest bit: one sum, not two.
-                    total.eq((Cat(1, sums.o.base) + Cat(sums.o.carry, sums.o.part)) >> 1),
-                    factor.eq(sums.o.factor),
-                    times.eq(sums.o.times),
-                    bound.eq(sums.o.bound),
+                    total.eq((Cat(1, terms.base) + Cat(terms.carry, terms.part)) >> 1),
+                    factor.eq(terms.factor),
+                    times.eq(terms.times),
+                    bound.eq(terms.bound),
+                    step.eq(ahead),
                 ]
+                with m.If(ahead == Step.SOURCE):
+                    after = Mux(is_matmul, Step.TARGET, Step.PRODUCT)
+                    m.d.sync += ahead.eq(Mux(is_vector, Step.OTHER, after))
+                with m.Else():
+                    m.d.sync += ahead.eq(Mux(ahead == Step.OTHER, Step.TARGET, Step.PRODUCT))
                 m.next = "MULTIPLY"
             with m.State("MULTIPLY"):
                 m.d.sync += [factor.eq(factor << 1), times.eq(times >> 1)]
@@ -237,13 +248,8 @@ class Checker(wiring.Component):
                     m.next = "SUM"
                     with m.Switch(step):
                         with m.Case(Step.SOURCE):
-                            after = Mux(is_matmul, Step.TARGET, Step.PRODUCT)
-                            m.d.sync += step.eq(Mux(is_vector, Step.OTHER, after))
                             m.d.comb += self.done.eq(~(is_vector | is_matmul | indexed))
-                        with m.Case(Step.OTHER):
-                            m.d.sync += step.eq(Step.TARGET)
                         with m.Case(Step.TARGET):
-                            m.d.sync += step.eq(Step.PRODUCT)
                             m.d.comb += self.done.eq(is_vector)
                         with m.Case(Step.PRODUCT):
                             m.d.comb += self.done.eq(1)
@@ -275,10 +281,10 @@ class Checker(wiring.Component):
     def _fits(self, m, total, bound, added, step, is_matmul, source_end) -> Signal:
         """Whether all places so far exist, and a MATMUL's do not overlap."""
         config, o = self.config, self.operands
-        fits, ahead = Signal(), Signal()
+        fits, before = Signal(), Signal()
         outside = bound & (total >> exact_log2(config.scratch_words)).any()
-        overlap = is_matmul & (step == Step.TARGET) & ~ahead & (total[:16] >= o.src)
-        m.d.sync += ahead.eq(source_end < o.dst)
+        overlap = is_matmul & (step == Step.TARGET) & ~before & (total[:16] >= o.src)
+        m.d.sync += before.eq(source_end < o.dst)
         with m.If(self.start):
             m.d.sync += fits.eq(1)
         with m.Elif(added):

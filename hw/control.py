@@ -1,5 +1,8 @@
 """Control registers and counters on AXI4-Lite."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -91,54 +94,61 @@ class Control(wiring.Component):
         return m
 
     def _read(self, m, readable, counters) -> None:
-        """One at a time."""
+        """One at a time: which it is, then the answer."""
         axi = self.axi
-        m.d.comb += axi.arready.eq(~axi.rvalid)
+        words = {REGISTERS[name][0]: value for name, value in readable.items()}
+        for name, counter in counters.items():
+            words |= {counter_offset(name): counter[:32], counter_offset(name) + 4: counter[32:]}
+        asked, chosen = Signal(), Signal(len(words))
+        m.d.comb += axi.arready.eq(~axi.rvalid & ~asked)
+        m.d.sync += [
+            asked.eq(axi.arvalid & axi.arready),
+            chosen.eq(Cat(axi.araddr[2:] == offset >> 2 for offset in words)),
+        ]
         with m.If(axi.rready):
             m.d.sync += axi.rvalid.eq(0)
-        with m.If(axi.arvalid & axi.arready):
-            m.d.sync += [axi.rvalid.eq(1), axi.rdata.eq(0)]
-            with m.Switch(axi.araddr[2:]):
-                for name, value in readable.items():
-                    with m.Case(REGISTERS[name][0] >> 2):
-                        m.d.sync += axi.rdata.eq(value)
-                for name, counter in counters.items():
-                    with m.Case(counter_offset(name) >> 2):
-                        m.d.sync += axi.rdata.eq(counter[:32])
-                    with m.Case((counter_offset(name) >> 2) + 1):
-                        m.d.sync += axi.rdata.eq(counter[32:])
+        with m.If(asked):
+            known = zip(words.values(), chosen, strict=True)
+            terms = [Cat(word, Const(0, 32 - len(word))) & it.replicate(32) for word, it in known]
+            m.d.sync += [axi.rvalid.eq(1), axi.rdata.eq(reduce(or_, terms))]
 
     def _write(self, m, enabled, token_column) -> None:
-        """One at a time, once address and data are there."""
+        """One at a time: address and data, once both are there, then what they do."""
         axi, config = self.axi, self.config
-        write = Signal()
+        taken, write, controls = Signal(), Signal(), Signal()
+        address, word = Signal(10, reset_less=True), Signal(32, reset_less=True)
+        control = REGISTERS["CONTROL"][0] >> 2
         m.d.comb += [
-            write.eq(axi.awvalid & axi.wvalid & ~axi.bvalid),
-            axi.awready.eq(write),
-            axi.wready.eq(write),
+            taken.eq(axi.awvalid & axi.wvalid & ~axi.bvalid & ~write),
+            axi.awready.eq(taken),
+            axi.wready.eq(taken),
+            # Out of registers, as they go everywhere.
+            self.start.eq(controls & word[0] & ~self.busy),
+            self.abort.eq(controls & word[1]),
+        ]
+        m.d.sync += [
+            write.eq(taken),
+            controls.eq(taken & (axi.awaddr[2:] == control)),
+            address.eq(axi.awaddr[2:]),
+            word.eq(axi.wdata),
         ]
         with m.If(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
         with m.If(write):
             m.d.sync += axi.bvalid.eq(1)
-            with m.Switch(axi.awaddr[2:]):
-                with m.Case(REGISTERS["CONTROL"][0] >> 2):
-                    m.d.comb += [
-                        self.start.eq(axi.wdata[0] & ~self.busy),
-                        self.abort.eq(axi.wdata[1]),
-                    ]
+            with m.Switch(address):
                 with m.Case(REGISTERS["PROGRAM"][0] >> 2):
-                    m.d.sync += self.program.eq(axi.wdata)
+                    m.d.sync += self.program.eq(word)
                 with m.Case(REGISTERS["WATCHDOG"][0] >> 2):
-                    m.d.sync += self.watchdog.eq(axi.wdata)
+                    m.d.sync += self.watchdog.eq(word)
                 with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
-                    m.d.sync += enabled.eq(axi.wdata[0])
+                    m.d.sync += enabled.eq(word[0])
                 with m.Case(REGISTERS["POSITION"][0] >> 2):
-                    m.d.sync += self.position.eq(axi.wdata)
+                    m.d.sync += self.position.eq(word)
                 with m.Case(REGISTERS["TOKEN_COLUMN"][0] >> 2):
-                    m.d.sync += token_column.eq(axi.wdata)
+                    m.d.sync += token_column.eq(word)
                 with m.Case(REGISTERS["TOKEN"][0] >> 2):
                     m.d.sync += token_column.eq(token_column + 1)
                     for column in range(config.cols):
                         with m.If(token_column == column):
-                            m.d.sync += self.tokens[column].eq(axi.wdata)
+                            m.d.sync += self.tokens[column].eq(word)

@@ -38,11 +38,13 @@ class CodeValue(wiring.Component):
 
 
 class Coming(data.Struct):
-    """A LOAD whose beats are to come: where they go, the last one's number, and whose they are."""
+    """A LOAD whose beats are to come: where they go, whether there is but one, else the number of
+    the last but one, and whose they are."""
 
     dst: 16
     column: 8
-    last: 16
+    single: 1
+    before_last: 16
     tag: 32
 
 
@@ -61,8 +63,8 @@ class Loader(wiring.Component):
     -----
     ready: another LOAD without lanes may start before this one is done
     done: the last word of all that were started is written, for one cycle
-    failed: the memory flagged a beat of the LOAD that was started with ``failed_tag`` as its
-        ``tag``
+    failed: the memory flagged the beat before, of the LOAD that was started with ``failed_tag`` as
+        its ``tag``
     """
 
     most = 8
@@ -105,26 +107,28 @@ class Loader(wiring.Component):
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Coming).width, depth=self.most)
         head = Coming(queue.r_data)
         lanes, lane = Signal(), Signal.like(self.lane)
-        number, begins, ends = Signal(16), Signal(), Signal()  # of the beat, in its LOAD
+        # Of the beat, in its LOAD; whether it is the last is known a beat ahead.
+        number, begins, ends = Signal(16), Signal(init=1), Signal()
+        final = Signal()
         m.d.comb += [
             bursts.start.eq(self.start),
             bursts.address.eq(self.address),
             bursts.beats.eq(self.count),
             *(coming[name].eq(getattr(self, name)) for name in ("dst", "column", "tag")),
-            coming.last.eq(self.count - 1),
+            coming.single.eq(self.count == 1),
+            coming.before_last.eq(self.count - 2),
             queue.w_data.eq(coming),
             queue.w_en.eq(self.start),
             queue.r_en.eq(self.beat & ends),
             self.ready.eq(queue.w_rdy & ~bursts.busy & ~lanes),
-            self.failed.eq(self.beat & self.error),
-            self.failed_tag.eq(head.tag),
-            begins.eq(number == 0),
-            ends.eq(number == head.last),
+            ends.eq(Mux(begins, head.single, final)),
         ]
+        m.d.sync += [self.failed.eq(self.beat & self.error), self.failed_tag.eq(head.tag)]
         with m.If(self.start):
             m.d.sync += [lanes.eq(self.lanes), lane.eq(self.lane)]
         with m.If(self.beat):
             m.d.sync += number.eq(Mux(ends, 0, number + 1))
+            m.d.sync += [begins.eq(ends), final.eq(number == head.before_last)]
 
         # Lanes: a byte, its value, and where it goes. What comes with it: is it there, the first,
         # the last?

@@ -80,7 +80,7 @@ class MatmulControl(wiring.Component):
         # Operands and how far the instruction is.
         k_last, before_last, tiles, bias = Signal(16), Signal(16), Signal(16), Signal()
         first_word = Signal.like(self.x_address)
-        k, in_header = Signal(16), Signal()
+        k, in_header, final_tile, running = Signal(16), Signal(), Signal(), Signal()
         words = [Signal(8 * self.config.bus_bytes, name=f"word{c}", reset_less=True) for c in cols]
         position = Signal(range(per_word))
         ahead = Signal()
@@ -90,6 +90,7 @@ class MatmulControl(wiring.Component):
                 k_last.eq(self.k - 1),
                 before_last.eq(self.k - 2),
                 tiles.eq(self.count),
+                final_tile.eq(self.count == 1),
                 bias.eq(self.bias),
                 first_word.eq(self.src + 1),
             ]
@@ -97,7 +98,7 @@ class MatmulControl(wiring.Component):
         last, turn, taken = Signal(), Signal(), Signal()
         m.d.comb += [
             self.array_last.eq(last),
-            self.weights_end.eq(last & (tiles == 1) & ~in_header),
+            self.weights_end.eq(last & final_tile & ~in_header),
             self.array_valid.eq(taken & ~in_header),
             self.header.eq(taken & in_header),
             self.bare.eq(~bias),
@@ -112,7 +113,7 @@ class MatmulControl(wiring.Component):
         with m.If(load):
             m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
         m.d.comb += [self.x[c].eq(words[c].word_select(place, self.config.act_bits)) for c in cols]
-        m.d.comb += self.failed.eq(taken & self.weights_failed)
+        m.d.sync += self.failed.eq(taken & self.weights_failed)
         # Known a cycle ahead, as everything waits for them.
         with m.If(in_header):
             m.d.sync += [last.eq(k_last == 0), turn.eq((k_last == 0) | (per_word == 1))]
@@ -121,22 +122,35 @@ class MatmulControl(wiring.Component):
             m.d.sync += [last.eq(k == before_last), turn.eq((k == before_last) | ends)]
 
         # `ahead`: the word after the current one is on the read port; `port` is its index.
-        port = Signal(16)
-        step = exact_log2(per_word)
+        port, before_end, single, ends_words = Signal(16), Signal(16), Signal(), Signal()
+        last_word = k_last >> exact_log2(per_word)
+        m.d.sync += [before_end.eq(last_word - 1), single.eq(last_word == 0)]
 
         def advance():
             """The word on the read port becomes current; read the next, or the first again."""
             m.d.comb += turned.eq(1)
             m.d.sync += ahead.eq(0)
-            with m.If(port == k_last >> step):
-                m.d.sync += [port.eq(0), self.x_address.eq(first_word)]
+            with m.If(ends_words):
+                m.d.sync += [port.eq(0), ends_words.eq(single), self.x_address.eq(first_word)]
             with m.Else():
-                m.d.sync += [port.eq(port + 1), self.x_address.eq(self.x_address + 1)]
+                m.d.sync += [port.eq(port + 1), ends_words.eq(port == before_end)]
+                m.d.sync += self.x_address.eq(self.x_address + 1)
 
         def begin():
             m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
             m.d.sync += [in_header.eq(1), self.plane.eq(0)]
             m.next = "READ"
+
+        # Whether the slice is taken goes far, so it comes from registers, and from few.
+        blocked, drain = Signal(), Signal()
+        m.d.comb += [
+            drain.eq(running & ~in_header & ((last & self.array_busy) | self.array_hold)),
+            blocked.eq(~running | drain | (~in_header & turn & ~ahead)),
+            taken.eq(self.weights_valid & ~blocked),
+            self.weights_ready.eq(~blocked),
+            self.stall_weights.eq(~self.weights_valid & ~blocked),
+            self.stall_drain.eq(drain),
+        ]
 
         since = Signal(range(ERROR_LATENCY + 1))
         with m.FSM():
@@ -149,23 +163,15 @@ class MatmulControl(wiring.Component):
             with m.State("EXPONENT"):
                 m.d.comb += self.x_enable.eq(1)
                 m.d.sync += [self.exponent[c].eq(self.x_word[c][:8]) for c in cols]
-                m.d.sync += port.eq(0)
+                m.d.sync += [port.eq(0), ends_words.eq(single)]
                 m.next = "FIRST"
             with m.State("FIRST"):
                 advance()
+                m.d.sync += running.eq(1)
                 m.next = "RUN"
-            with m.State("RUN"):
+            with m.State("RUN"):  # and `running`
                 m.d.comb += self.x_enable.eq(1)
                 m.d.sync += ahead.eq(1)
-                blocked, drain = Signal(), Signal()
-                m.d.comb += [
-                    drain.eq(~in_header & ((last & self.array_busy) | self.array_hold)),
-                    blocked.eq(drain | (~in_header & turn & ~ahead)),
-                    taken.eq(self.weights_valid & ~blocked),
-                    self.weights_ready.eq(~blocked),
-                    self.stall_weights.eq(~self.weights_valid & ~blocked),
-                    self.stall_drain.eq(drain),
-                ]
                 with m.If(taken & in_header):
                     m.d.sync += self.plane.eq(self.plane + 1)
                     with m.If(~bias | (self.plane == BIAS_PLANES - 1)):
@@ -177,8 +183,9 @@ class MatmulControl(wiring.Component):
                         m.d.sync += position.eq(0)
                     with m.If(last):
                         m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
-                        with m.If(tiles == 1):
-                            m.d.sync += since.eq(0)
+                        m.d.sync += final_tile.eq(tiles == 2)
+                        with m.If(final_tile):
+                            m.d.sync += [since.eq(0), running.eq(0)]
                             m.next = "DRAIN"
             with m.State("DRAIN"):
                 m.d.comb += self.streamed.eq(since == ERROR_LATENCY)

@@ -111,14 +111,19 @@ class Requantizer(wiring.Component):
         m.d.comb += rounded.eq(whole + (half & (below | whole[0])))
         with m.If(valid[4]):
             m.d.sync += small.eq(saturate(rounded, GUARD_BITS))
-        scaled = register(signed(GUARD_BITS), "scaled")
+        shifted, leaves = register(signed(GUARD_BITS), "shifted"), register(1, "leaves")
+        minus = register(1, "minus")
         # Bits that reach the sign's place must equal it: bit i does from left = top - i on.
-        sign = small[-1]
-        leaves = Cat((small[i] ^ sign) & (left[3] >= top - i) for i in range(top))
+        sign, reach = small[-1], register(top, "reach")
+        with m.If(valid[4]):
+            m.d.sync += reach.eq(Cat(left[2] >= top - i for i in range(top)))
         with m.If(valid[5]):
-            m.d.sync += scaled.eq(
-                Mux(leaves.any(), _bound(sign, GUARD_BITS), (small << left[3])[:GUARD_BITS])
-            )
+            m.d.sync += [
+                shifted.eq(small << left[3]),
+                leaves.eq(((small[:top] ^ sign.replicate(top)) & reach).any()),
+                minus.eq(sign),
+            ]
+        scaled = Mux(leaves, _bound(minus, GUARD_BITS), shifted.as_unsigned()).as_signed()
 
         # 7: add the layer bias.
         with m.If(valid[6]):

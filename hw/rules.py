@@ -31,10 +31,10 @@ def holds(flags, wanted: Flag):
 class Rules(wiring.Component):
     """Whether an instruction breaks a rule.
 
-    ``refused`` belongs to the ``operands`` of `latency` cycles before.
+    ``refused`` belongs to the ``operands`` if they have been there for `latency` cycles.
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -43,11 +43,13 @@ class Rules(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o = self.operands
+        k_less = Signal(16)
+        m.d.sync += k_less.eq(o.k - 1)
         broken = {
             Opcode.MATMUL: self._placed() + self._columns() + self._matmul(),
             Opcode.LOAD: self._placed() + self._move(),
             Opcode.STORE: self._placed() + self._move(),
-            Opcode.VECTOR: self._columns() + self._vector(),
+            Opcode.VECTOR: self._columns() + self._vector(k_less),
             Opcode.FENCE: [],
             Opcode.HALT: [],
         }
@@ -56,7 +58,7 @@ class Rules(wiring.Component):
             other = ~Cat(o.shift == shift for shift in allowed).any()
             broken[opcode].append(holds(o.flags, INDEXED) & other)
 
-        # Two stages: what is asked of each field, then whose rule it is.
+        # Three stages: k less one, what is asked of each field, then whose rule it is.
         nonzero = Signal(len(FIELDS))
         m.d.sync += nonzero.eq(Cat(o[name] != 0 for name in FIELDS))
         refused = []
@@ -100,11 +102,11 @@ class Rules(wiring.Component):
             indexed & (o.immediate <= 0),
         ]
 
-    def _vector(self) -> list:
+    def _vector(self, k_less) -> list:
         o = self.operands
         rotate = o.function == Function.ROTATE
-        no_pairs = (o.k == 0) | ((o.k & (o.k - 1)[:16]) != 0)
-        rest = (o.count & (o.k | (o.k - 1)[:16])) != 0
+        no_pairs = (o.k == 0) | ((o.k & k_less) != 0)
+        rest = (o.count & (o.k | k_less)) != 0
         period = (o.immediate <= 0) | (o.immediate > self.config.scratch_words)
         for kind in (Function, After, Output):
             assert list(kind) == list(range(len(kind)))

@@ -1,6 +1,6 @@
 """What VECTOR instructions compute at the end of a segment, one bit a cycle."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -70,31 +70,34 @@ class ScalarUnit(wiring.Component):
         # bits saturate anyway.
         mantissa = self.config.act_bits - 1
         low = o.immediate[:8].as_signed()
-        value, base, offset = Signal(signed(8)), Signal(signed(10)), Signal(signed(8))
+        value, offset = Signal(signed(8)), Signal(signed(9))
         total, least = Signal(signed(11)), Signal(signed(8))
         top = Signal(signed(10))
         with m.If(self.start):
             m.d.sync += top.eq(saturate(self.top, 10))
-        m.d.comb += [base.eq(coder.length), least.eq(-AMOUNT_MAX)]
-        with m.If(after[After.LIFT] | after[After.AMOUNT]):
-            m.d.comb += base.eq(top)
-        with m.Elif(after[After.CODE]):
-            m.d.comb += base.eq(coder.length + coder.carry)
+        # The instruction is there long before: all but the number itself are registers. A length is
+        # the place of the first bit and one; where there is none, minus one and one. What the carry
+        # of a code adds goes into the adder's lowest bit.
+        by_top, number = Signal(), Signal(signed(10))
+        length = Cat(coder.place, Const(0, 1)) | (~coder.some).replicate(len(coder.place) + 1)
+        m.d.comb += number.eq(Mux(by_top, top, length.as_signed()))
+        m.d.sync += [by_top.eq(after[After.LIFT] | after[After.AMOUNT]), least.eq(-AMOUNT_MAX)]
         with m.If(after[After.ALIGN]):
-            m.d.comb += [offset.eq(1 - NORM_BITS), least.eq(-8)]
+            m.d.sync += [offset.eq(2 - NORM_BITS), least.eq(-8)]
         with m.Elif(after[After.QUANTIZE]):
-            m.d.comb += [offset.eq(-mantissa), least.eq(0)]
+            m.d.sync += [offset.eq(1 - mantissa), least.eq(0)]
         with m.Elif(after[After.LIFT]):
-            m.d.comb += offset.eq(-mantissa)
+            m.d.sync += offset.eq(-mantissa)
         with m.Elif(after[After.CODE]):
-            m.d.comb += offset.eq(-EXPONENTS)
+            m.d.sync += offset.eq(1 - EXPONENTS)
         with m.Else():  # AMOUNT
-            m.d.comb += offset.eq(low)
-        m.d.sync += total.eq(base + offset)
+            m.d.sync += offset.eq(low)
+        carry = after[After.CODE] & coder.carry
+        m.d.sync += total.eq((Cat(1, number).as_signed() + Cat(carry, offset).as_signed()) >> 1)
         bounded = Mux(total < least, least, Mux(total >= AMOUNT_MAX, AMOUNT_MAX, total[:8]))
         nothing = Signal()
         m.d.sync += [
-            nothing.eq(after[After.CODE] & (coder.length == 0)),
+            nothing.eq(after[After.CODE] & ~coder.some),
             value.eq(Mux(nothing, 0, bounded)),
         ]
         amount = Mux(after[After.AMOUNT], value, Mux(after[After.CODE], CODE_FRAC, 0) - value)

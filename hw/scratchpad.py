@@ -1,6 +1,6 @@
 """The activation scratchpad: one bank for each column."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,13 +18,14 @@ class Scratchpad(wiring.Component):
     x_enable, x_address: read for the array
     store_enable, store_address: read for STORE
     vector_enable, vector_address: read for VECTOR
-    data: the word of each bank, latency 1; it stays until the next read
+    data: the word of each bank, a cycle after ``x_enable`` and two after the others; it stays until
+        the next read
     load_enable, load_address, load_data, load_column: write one bank
     elements_enable (a bit for each bank), elements_address, elements_data: write the same to banks
     result_enable (a bit for each bank), result_address, result_data: write banks side by side
-    """
 
-    latency = 1
+    What is written can be read from the second cycle after it on.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -54,40 +55,50 @@ class Scratchpad(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        read_address, write_address = Signal.like(self.x_address), Signal.like(self.load_address)
-        loading, common = Signal(config.cols), Signal()
-        word = Signal.like(self.load_data)
-        m.d.comb += [
-            read_address.eq(
-                Mux(
-                    self.store_enable,
-                    self.store_address,
-                    Mux(self.vector_enable, self.vector_address, self.x_address),
-                )
-            ),
-            # One word for all banks, or one for each.
-            loading.eq(self.load_enable << self.load_column),
-            common.eq(self.load_enable | self.elements_enable.any()),
-            word.eq(Mux(self.load_enable, self.load_data, self.elements_data)),
-            write_address.eq(
-                Mux(
-                    self.load_enable,
-                    self.load_address,
-                    Mux(common, self.elements_address, self.result_address),
-                )
-            ),
+        # What comes from all over the machine, and goes to banks all over it, waits halfway.
+        reading, address, place = Signal(), Signal.like(self.x_address), Signal.like(self.x_address)
+        m.d.sync += [
+            reading.eq(self.store_enable | self.vector_enable),
+            address.eq(Mux(self.store_enable, self.store_address, self.vector_address)),
+            place.eq(self.result_address),
         ]
+        # One word for all banks, or one for each.
+        common = self.load_enable | self.elements_enable.any()
+        word = Mux(self.load_enable, self.load_data, self.elements_data)
+        loading = (self.load_enable << self.load_column)[: config.cols]
+        with m.If(common):
+            one = Mux(self.load_enable, self.load_address, self.elements_address)
+            m.d.sync += place.eq(one)
         for column in range(config.cols):
             bank = memory.Memory(shape=8 * config.bus_bytes, depth=config.scratch_words, init=[])
             m.submodules[f"bank{column}"] = bank
             write, read = bank.write_port(), bank.read_port()
             enables = loading | self.elements_enable | self.result_enable
-            m.d.comb += [
+            m.d.sync += [
                 write.en.eq(enables[column]),
-                write.addr.eq(write_address),
                 write.data.eq(Mux(common, word, self.result_data[column])),
-                read.en.eq(self.x_enable | self.store_enable | self.vector_enable),
-                read.addr.eq(read_address),
+            ]
+            m.d.comb += [
+                write.addr.eq(place),
+                read.en.eq(self.x_enable | reading),
+                read.addr.eq(Mux(reading, address, self.x_address)),
                 self.data[column].eq(read.data),
             ]
         return m
+
+
+def choose_bank(m, words, bank):
+    """The word of the bank with that number, two cycles later.
+
+    Block RAM gives its words late in a cycle: one table is all they pass before a register.
+    """
+    words = [*words]
+    pairs = []
+    for n in range(0, len(words), 2):
+        pair = Signal.like(words[n], name=f"pair{n}", reset_less=True)
+        m.d.sync += pair.eq(Mux(bank[0], words[min(n + 1, len(words) - 1)], words[n]))
+        pairs.append(pair)
+    upper = Signal(max(1, len(bank) - 1), name="upper", reset_less=True)
+    word = Signal.like(words[0], name="chosen", reset_less=True)
+    m.d.sync += [upper.eq(bank >> 1), word.eq(Array(pairs)[upper])]
+    return word

@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         next_pc = pc + self.config.slot_bytes
         waited = Signal(32)
         expired = Signal()
-        m.d.comb += expired.eq((self.watchdog != 0) & (waited >= self.watchdog))
+        m.d.sync += expired.eq((self.watchdog != 0) & (waited >= self.watchdog))
         with m.If(self.progress | ~self.busy):
             m.d.sync += waited.eq(0)
         with m.Else():
@@ -127,6 +127,9 @@ class Sequencer(wiring.Component):
             with m.If(wrong != ErrorCode.NONE):
                 fail(wrong, wrong_at)
 
+        # Which unit executes what was taken.
+        chosen = {code: Signal(name=f"is_{unit}") for code, unit in UNITS.items()}
+
         # Whether the entry that comes next may begin while the unit is at work.
         opcode, sound = entry.operands.opcode, Signal()
         follows = Signal()
@@ -137,7 +140,7 @@ class Sequencer(wiring.Component):
                 sound
                 & (opcode == self.operands.opcode)
                 & Mux(
-                    opcode == Opcode.LOAD,
+                    chosen[Opcode.LOAD],
                     self.another_load & self.answered & ~holds(entry.operands.flags, INDEXED),
                     self.another_matmul & entry.chained,
                 )
@@ -154,6 +157,7 @@ class Sequencer(wiring.Component):
                 m.d.comb += self.entries.ready.eq(1)
                 with m.If(self.entries.valid):
                     m.d.sync += [self.operands.eq(entry.operands), self.lane.eq(entry.lane)]
+                    m.d.sync += [is_it.eq(opcode == code) for code, is_it in chosen.items()]
                     with m.If(entry.failed):
                         fail(ErrorCode.BUS_READ)
                     with m.Elif(entry.illegal):
@@ -169,17 +173,15 @@ class Sequencer(wiring.Component):
                 fail_if_wrong()
             with m.State("START"):
                 held = Signal()
-                m.d.comb += held.eq((self.operands.opcode == Opcode.LOAD) & ~self.answered)
+                m.d.comb += held.eq(chosen[Opcode.LOAD] & ~self.answered)
                 for code, unit in UNITS.items():
-                    chosen = self.operands.opcode == code
-                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen & ~held)
+                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen[code] & ~held)
                 with m.If(~held):
                     m.next = "RUN"
                 fail_if_wrong()
             with m.State("RUN"):
                 for code, unit in UNITS.items():
-                    chosen = self.operands.opcode == code
-                    m.d.comb += getattr(self, f"running_{unit}").eq(chosen)
+                    m.d.comb += getattr(self, f"running_{unit}").eq(chosen[code])
                 done = Cat(getattr(self, f"done_{unit}") for unit in UNITS.values()).any()
                 with m.If(done | follows):
                     m.d.sync += pc.eq(next_pc)

@@ -1,6 +1,6 @@
 """STORE: one bank of the scratchpad to external memory."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -10,6 +10,7 @@ from golden.config import RESULT_BITS, AccelConfig
 
 from .axi import Bursts, axi4_write
 from .queue import StreamQueue
+from .scratchpad import choose_bank
 
 BUFFER_WORDS = 512
 """Words that wait for the bus: as many as block RAM holds that is as wide as they are."""
@@ -71,14 +72,16 @@ class StoreData(wiring.Component):
         config = self.config
         per_word = config.results_per_word
         lane, left = Signal(Lane), Signal(16)
-        index, begins = Signal(range(max(2, per_word))), Signal()
+        index, begins, final = Signal(range(max(2, per_word))), Signal(), Signal()
         whole = ~(lane.elements | lane.bytes)
-        used_up = whole | begins | (index == per_word - 1) | (left == 1)
+        used_up = whole | begins | (index == per_word - 1) | final
         m.d.comb += [self.ready.eq(self.word_valid), self.pop.eq(self.take & used_up)]
         with m.If(self.start):
             m.d.sync += [lane.eq(self.lane), left.eq(self.count), begins.eq(1), index.eq(0)]
+            m.d.sync += final.eq(self.count == 1)
         with m.Elif(self.take):
             m.d.sync += [begins.eq(0), left.eq(left - 1), index.eq(Mux(self.pop, 0, index + 1))]
+            m.d.sync += final.eq(left == 2)
 
         element = self.word.word_select(index, RESULT_BITS)
         part = Mux(lane.bytes, element[:8].replicate(RESULT_BITS // 8), element)
@@ -105,12 +108,11 @@ class Storer(wiring.Component):
     Ports
     -----
     start: takes the operands
-    done: for one cycle once all words are in the buffer: the scratchpad may change, the next may
-        start
+    done: for one cycle once all words are read: the scratchpad may change, the next may start
     answered: the memory has answered everything: what was stored can be read
     failed: an answer was an error, to what was started with ``failed_tag`` as its ``tag``
     idle: nothing is on its way on the bus
-    read_enable, read_address, read_data: the scratchpad, latency 1
+    read_enable, read_address, read_data: the scratchpad, latency 2
     """
 
     def __init__(self, config: AccelConfig):
@@ -126,7 +128,7 @@ class Storer(wiring.Component):
                 "lane": In(7),
                 "tag": In(32),
                 "done": Out(1),
-                "answered": Out(1),
+                "answered": Out(1, init=1),
                 "failed": Out(1),
                 "failed_tag": Out(32),
                 "stop": In(1),
@@ -147,30 +149,42 @@ class Storer(wiring.Component):
         m.submodules.beats = beats = StoreData(self.config)
         reading = self._read(m, commands.i, words)
 
-        # The next STORE, once all of the one before is sent.
-        command, waiting = commands.o.payload, commands.o.valid
-        tag, sent_all = Signal(32), Signal()
+        # A word waits outside the memory, whose output comes late in the cycle.
+        word, word_valid = Signal(width, reset_less=True), Signal()
+        m.d.comb += words.r_en.eq(words.r_rdy & (~word_valid | beats.pop))
+        with m.If(words.r_en):
+            m.d.sync += [word.eq(words.r_data), word_valid.eq(1)]
+        with m.Elif(beats.pop):
+            m.d.sync += word_valid.eq(0)
+
+        # The next STORE, once all of the one before is sent; it waits outside, too.
+        command, waiting = Signal(Command), Signal()
+        tag, sent_all, ready = Signal(32), Signal(), Signal()
+        m.d.sync += ready.eq(~bursts.busy & sent_all & ~bursts.start)
+        m.d.comb += commands.o.ready.eq(~waiting)
+        with m.If(commands.o.valid & commands.o.ready):
+            m.d.sync += [command.eq(commands.o.payload), waiting.eq(1)]
+        with m.Elif(bursts.start):
+            m.d.sync += waiting.eq(0)
         m.d.comb += [
-            commands.o.ready.eq(~bursts.busy & sent_all),
-            bursts.start.eq(waiting & commands.o.ready),
+            bursts.start.eq(waiting & ready),
             bursts.address.eq(command.address),
             bursts.beats.eq(command.count),
             beats.start.eq(bursts.start),
             beats.lane.eq(command.lane),
             beats.count.eq(command.count),
-            beats.word.eq(words.r_data),
-            beats.word_valid.eq(words.r_rdy),
-            words.r_en.eq(beats.pop),
+            beats.word.eq(word),
+            beats.word_valid.eq(word_valid),
         ]
         with m.If(bursts.start):
             m.d.sync += tag.eq(command.tag)
-        left = self._send(m, bursts, beats, tag)
+        sending = self._send(m, bursts, beats, tag)
         pending = Signal(range(BUFFER_STORES + 1))  # not given to the bus
         m.d.sync += pending.eq(pending + self.start - bursts.start)
         m.d.comb += [
-            sent_all.eq((left == 0) & ~self.axi.awvalid),
-            self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading),
+            sent_all.eq(~sending & ~self.axi.awvalid),
         ]
+        m.d.sync += self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading)
         return m
 
     def _read(self, m, command, words):
@@ -178,8 +192,8 @@ class Storer(wiring.Component):
         config = self.config
         lanes = exact_log2(config.results_per_word)
         by_byte = self.shift == exact_log2(config.bus_bytes)
-        column, left, coming, ends = Signal.like(self.column), Signal(16), Signal(), Signal()
-        reading = Signal()
+        column, left, ends = Signal.like(self.column), Signal(16), Signal()
+        coming, reading, more, room = Signal(4), Signal(), Signal(), Signal()
         m.d.comb += [
             command.payload.address.eq(self.address),
             command.payload.count.eq(self.count),
@@ -188,23 +202,24 @@ class Storer(wiring.Component):
             command.payload.lane.number.eq(self.lane),
             command.payload.tag.eq(self.tag),
             command.valid.eq(self.start),
-            # A word may be on its way besides.
-            self.read_enable.eq((left != 0) & (words.w_level < BUFFER_WORDS - 1)),
-            words.w_data.eq(Array(self.read_data)[column]),
-            words.w_en.eq(coming),
+            self.read_enable.eq(more & room),
+            words.w_data.eq(choose_bank(m, self.read_data, column)),
+            words.w_en.eq(coming[-1]),
             # The next STORE may come at once.
             self.done.eq(reading & ends & command.ready),
         ]
-        m.d.sync += coming.eq(self.read_enable)
+        # Five words may be on their way besides.
+        m.d.sync += room.eq(words.w_level < BUFFER_WORDS - 5)
+        m.d.sync += coming.eq(Cat(self.read_enable, coming))
         with m.If(self.start):
             # The first element has a word of its own.
             following = (self.count + (config.results_per_word - 2)) >> lanes
             m.d.sync += left.eq(Mux(self.shift != 0, following + 1, self.count))
             m.d.sync += [self.read_address.eq(self.src), column.eq(self.column)]
-            m.d.sync += [reading.eq(1), ends.eq(0)]
+            m.d.sync += [reading.eq(1), more.eq(1), ends.eq(0)]
         with m.Elif(self.read_enable):
             m.d.sync += [self.read_address.eq(self.read_address + 1), left.eq(left - 1)]
-            m.d.sync += ends.eq(left == 1)
+            m.d.sync += [ends.eq(left == 1), more.eq(left != 1)]
         with m.If(self.done):
             m.d.sync += reading.eq(0)
         return reading
@@ -213,12 +228,12 @@ class Storer(wiring.Component):
         """Buffer to bus. Gives the beats that are left of the burst under way."""
         axi = self.axi
         # Addresses: one burst at a time, its data before the next.
-        left, begun = Signal(9), Signal()
+        left, sending, begun = Signal(9), Signal(), Signal()
         m.submodules.tags = tags = SyncFIFO(width=len(tag), depth=BUFFER_BURSTS)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
         m.d.comb += [
-            bursts.o.ready.eq((left == 0) & ~axi.awvalid & ~self.stop & tags.w_rdy),
+            bursts.o.ready.eq(~sending & ~axi.awvalid & ~self.stop & tags.w_rdy),
             begun.eq(bursts.o.valid & bursts.o.ready),
             tags.w_en.eq(begun),
             tags.w_data.eq(tag),
@@ -229,31 +244,37 @@ class Storer(wiring.Component):
                 axi.awaddr.eq(bursts.o.payload.address),
                 axi.awlen.eq(bursts.o.payload.beats - 1),
                 left.eq(bursts.o.payload.beats),
+                sending.eq(1),
             ]
 
-        sent, fresh = Signal(), Signal(9)  # beats of this burst still to be taken
+        sent = Signal()
+        fresh, feeding = Signal(9), Signal()  # beats of this burst still to be taken, if any
         m.d.comb += [
             sent.eq(axi.wvalid & axi.wready),
             axi.wdata.eq(beats.data),
             axi.wstrb.eq(beats.strobes),
             axi.wlast.eq(left == 1),
-            beats.take.eq((fresh != 0) & (~axi.wvalid | axi.wready) & beats.ready),
+            beats.take.eq(feeding & (~axi.wvalid | axi.wready) & beats.ready),
         ]
         with m.If(begun):
-            m.d.sync += fresh.eq(bursts.o.payload.beats)
+            m.d.sync += [fresh.eq(bursts.o.payload.beats), feeding.eq(1)]
         with m.If(beats.take):
-            m.d.sync += [fresh.eq(fresh - 1), axi.wvalid.eq(1)]
+            m.d.sync += [fresh.eq(fresh - 1), feeding.eq(fresh != 1), axi.wvalid.eq(1)]
         with m.Elif(sent):
             m.d.sync += axi.wvalid.eq(0)
         with m.If(sent):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), sending.eq(~axi.wlast)]
 
-        answered = Signal()
+        answered, expecting = Signal(), Signal()
+        with m.If(begun):
+            m.d.sync += expecting.eq(1)
+        with m.Elif(answered & (tags.level == 1)):
+            m.d.sync += expecting.eq(0)
+        # In the cycle in which it counts as answered.
+        m.d.sync += [self.failed.eq(answered & axi.bresp[1]), self.failed_tag.eq(tags.r_data)]
         m.d.comb += [
             answered.eq(axi.bvalid & axi.bready),
             tags.r_en.eq(answered),
-            self.failed.eq(answered & axi.bresp[1]),
-            self.failed_tag.eq(tags.r_data),
-            self.idle.eq((left == 0) & ~axi.awvalid & ~tags.r_rdy),
+            self.idle.eq(~sending & ~axi.awvalid & ~expecting),
         ]
-        return left
+        return sending

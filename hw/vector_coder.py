@@ -1,6 +1,8 @@
 """Lengths of integers, and RF8 codes of them, in a lane of the vector unit."""
 
+from functools import reduce
 from itertools import pairwise
+from operator import or_
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
@@ -27,7 +29,7 @@ class VectorCoder(wiring.Component):
     -----
     magnitude, negative: of an integer with CODE_FRAC fraction bits
     some: it is not zero
-    place, length: of its first one; its bits
+    place: of its first one
     code: its RF8 code
     carry: it is rounded to the next power of two, were exponents without limit
     significand, power: minus the code's value is their product, with CODE_FRAC fraction bits
@@ -43,7 +45,6 @@ class VectorCoder(wiring.Component):
                 "negative": In(1),
                 "some": Out(1),
                 "place": Out(range(BITS)),
-                "length": Out(range(BITS + 1)),
                 "code": Out(8),
                 "carry": Out(1),
                 "significand": Out(signed(6)),
@@ -53,23 +54,19 @@ class VectorCoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        value, low, above = self._byte(m)  # value ends at the top bit
         # A level moves the value up by ``step`` where that loses nothing.
-        value, low, above = self.magnitude, Const(0, 1), []  # value ends at the top bit
-        rest = BITS  # how far it may yet have to move
-        for step in (16, 8, 4, 2, 1):
+        rest = 8  # how far it may yet have to move
+        for step in (4, 2, 1):
             rest -= step
             stay = value[-step:].any()
-            width = min(KEPT + rest - 1, BITS)
+            width = KEPT + rest - 1
             moved = Mux(stay, value, (value << step)[: len(value)])
             low = low | (stay & value[: len(value) - width].any())
             above.insert(0, stay)
             value = moved[-width:]
-            if step in (8, 1):
-                kept = Signal(width, name=f"kept{step}", reset_less=True)
-                bit = Signal(name=f"rest{step}", reset_less=True)
-                high = Signal(len(above), name=f"high{step}", reset_less=True)
-                m.d.sync += [kept.eq(value), bit.eq(low), high.eq(Cat(above))]
-                value, low, above = kept, bit, list(high)
+        value, low, high = self._held(m, "one", value, low, above)
+        above = list(high)
 
         fraction = Signal(KEPT)  # its last bit stands for all behind
         m.d.comb += fraction.eq(Cat(low, value[:-1]))
@@ -91,9 +88,38 @@ class VectorCoder(wiring.Component):
             self.some.eq(value[-1]),
             negative.eq(Cat(self.negative, negative)),
         ]
-        m.d.comb += self.length.eq(Mux(self.some, self.place + 1, 0))
         self._round(m, mantissa, smallest, negative[2], *limits)
         return m
+
+    def _byte(self, m):
+        """What matters from the first byte on that is not zero; what is below; the byte's number.
+
+        All bytes at once, as one step after the other would take too long.
+        """
+        bits, width = self.magnitude, KEPT + 7
+        some = [bits[n : n + 8].any() for n in range(0, BITS, 8)]
+        upper = some[3] | some[2]
+        first = (~some[1] & ~upper, some[1] & ~upper, some[2] & ~some[3], some[3])
+        padded = Cat(Const(0, width - 8), bits)
+        parts = [padded[n : n + width] for n in range(0, BITS, 8)]
+        below = [bits[: max(0, n + 8 - width)].any() for n in range(0, BITS, 8)]
+        value, low, high = self._held(
+            m,
+            "byte",
+            reduce(
+                or_, (part & it.replicate(width) for part, it in zip(parts, first, strict=True))
+            ),
+            reduce(or_, (rest & it for rest, it in zip(below, first, strict=True))),
+            [first[1] | first[3], upper],
+        )
+        return value, low, list(high)
+
+    def _held(self, m, name, value, low, above):
+        """The same, a cycle later."""
+        now = (value, low, Cat(above))
+        held = [Signal(len(v), name=f"{name}{n}", reset_less=True) for n, v in enumerate(now)]
+        m.d.sync += [kept.eq(v) for kept, v in zip(held, now, strict=True)]
+        return held
 
     def _reached(self, m, top, bound):
         """In the next cycle, whether the leading one is at ``bound`` or above when rounded."""

@@ -121,14 +121,15 @@ class VectorDecoder(wiring.Component):
             [Function.SQUARE],
             [*TABLES, Function.RESIDUE],
         ]
-        top = Signal(5)  # the first bit that is the sign
-        rotate = function == Function.ROTATE
-        m.d.comb += top.eq((o.k[:6] - 1)[:5] | rotate.replicate(5))
+        whole = wrap | (function == Function.ROTATE)  # k is not how many bits there are
         mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
         codes = output == Output.CODES
         headed = Cat(output == n for n in HEADED).any()
         pair = output == Output.TOP
         wide = self.config.act_bits == 16
+        # A cycle later than the others, long before a result comes.
+        too_few = Signal(RESULT_BITS - 1)
+        m.d.sync += too_few.eq(Cat(~at_least(o.k[:6], n + 2) for n in range(RESULT_BITS - 1)))
         m.d.sync += [
             *(c[f.name.lower()].eq(function == f) for f in Function),
             c.activation.eq(among(acts)),
@@ -153,7 +154,7 @@ class VectorDecoder(wiring.Component):
                     ]
                 )
             ),
-            c.bound.eq(Cat(~wrap & ~at_least(top, bit + 1) for bit in range(RESULT_BITS - 1))),
+            c.bound.eq(too_few & (~whole).replicate(RESULT_BITS - 1)),
             c.bound[-1].eq(~wrap),
             c.writes.eq((output != Output.NONE) & ~pair),
             c.pair.eq(pair),

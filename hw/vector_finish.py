@@ -89,21 +89,24 @@ class VectorFinish(wiring.Component):
             self.registers.eq(scalar.registers),
             self.exponent.eq(scalar.registers.exponent),
         ]
-        left = Signal(Left)
+        left, leave = Signal(Left), Signal()
+        m.d.sync += leave.eq(self.leave & c.finish)  # what is left stays for another cycle
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Left).width, depth=WAITING)
         m.d.comb += [
             left.registers.eq(self.before),
             left.count.eq(self.count),
             queue.w_data.eq(left),
-            queue.w_en.eq(self.leave & c.finish),
+            queue.w_en.eq(leave),
             scalar.before.eq(Left(queue.r_data).registers),
             scalar.count.eq(Left(queue.r_data).count),
         ]
-        alone, spaced = Signal(), Signal(range(SPACING))
-        computes = o.after != After.NONE
-        m.d.sync += alone.eq((computes & c.header) | Cat(o.after == kind for kind in LONG).any())
-        with m.If(self.leave & c.finish):
-            m.d.sync += [self.pending.eq(alone | computes), spaced.eq(SPACING - 2)]
+        alone, spaced, computes = Signal(), Signal(range(SPACING)), Signal()
+        m.d.sync += [
+            computes.eq(o.after != After.NONE),
+            alone.eq((computes & c.header) | Cat(o.after == kind for kind in LONG).any()),
+        ]
+        with m.If(leave):
+            m.d.sync += [self.pending.eq(alone | computes), spaced.eq(SPACING - 3)]
         with m.Elif(Mux(alone, complete, spaced == 0)):
             m.d.sync += self.pending.eq(0)
         with m.Else():

@@ -45,7 +45,7 @@ class VectorLane(wiring.Component):
     """
 
     product_at = 6
-    latency = 11
+    latency = 12
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -95,7 +95,7 @@ class VectorLane(wiring.Component):
             multiplier.table.eq(c.table),
             multiplier.low.eq(_later(m, low4, "low", 4, 6)),
             shifter.value.eq(multiplier.total),
-            shifter.right.eq(_later(m, shift3, "right", 3, 7)),
+            shifter.right.eq(_later(m, shift3, "right", 3, 6)),
             shifter.wrap.eq(c.wrap),
             shifter.cut.eq(c.table),
             end.control.eq(c),
@@ -103,8 +103,8 @@ class VectorLane(wiring.Component):
             end.up.eq(shifter.up),
             end.over.eq(shifter.over),
             end.minus.eq(shifter.minus),
-            end.added.eq(_later(m, part3, "part", 3, 9)),
-            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 7, 10)),
+            end.added.eq(_later(m, part3, "part", 3, 10)),
+            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 7, 11)),
             end.keep.eq(self.keep),
             self.y.eq(end.y),
         ]

@@ -38,7 +38,7 @@ class VectorReader(wiring.Component):
     leave: the last word of the segment is being read, which has ``count`` elements
     read_enable, read_address: to the scratchpad; ``token`` with them, of a word's first operand
         or, of ROTATE, of each first of two
-    bank: the column of the word read a cycle before
+    bank: the column of the word read two cycles before
     """
 
     def __init__(self, config: AccelConfig):
@@ -132,11 +132,12 @@ class VectorReader(wiring.Component):
             m.d.sync += [phase.eq(0), left.eq(left - 1)]
             m.d.sync += [last.eq(left == 2), hold.eq(left == Mux(turn.apart, 3, 2))]
         self._addresses(m, walk, turn, phase, end)
-        bank = Signal.like(self.bank)
+        bank, later = Signal.like(self.bank), Signal.like(self.bank)
         m.d.sync += [
             self.read_enable.eq(issue),
             bank.eq(walk.column),
-            self.bank.eq(bank),
+            later.eq(bank),
+            self.bank.eq(later),
             self.token.step.eq(issue & ~phase[0]),
             self.token.second.eq(phase[1]),
             self.token.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),

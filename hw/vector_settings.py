@@ -50,19 +50,32 @@ class VectorSettings(wiring.Component):
                 top.eq(self.top),
                 place.eq(self.place),
             ]
-        factor = Signal(signed(RESULT_BITS))
-        m.d.comb += factor.eq(Mux(c.immediate, o.immediate, self.taken.factor))
-        power = Signal(signed(10))
-        with m.If(c.scaled):
-            m.d.comb += power.eq(o.shift + Mux(c.amount, self.taken.amount, 0))
-        with m.Else():
-            m.d.comb += power.eq(Mux(c.table, -STEP_BITS, 0))
+        # What follows from them, two cycles later: when the first word of a segment of one word
+        # comes by, the next segment's have been taken already.
+        factor, power = Signal(signed(RESULT_BITS)), Signal(signed(10))
+        tops, places = Signal.like(top), Signal.like(place)
+        m.d.sync += [
+            factor.eq(Mux(c.immediate, o.immediate, self.taken.factor)),
+            power.eq(o.shift + Mux(c.amount, self.taken.amount, 0)),
+            tops.eq(top),
+            places.eq(place),
+        ]
+        distance, minus = Signal.like(s.distance), Signal.like(s.minus)
+        base, constant = Signal.like(tops), Signal.like(s.constant)
+        m.d.sync += [
+            distance.eq(LEFT_BITS - power),
+            minus.eq(-factor),
+            base.eq(tops),
+            constant.eq(Mux(c.scale, factor, places)),
+        ]
+        with m.If(~c.scaled):
+            m.d.sync += power.eq(Mux(c.table, -STEP_BITS, 0))
         with m.If(self.hand):
             m.d.sync += [
-                s.base.eq(top),
-                s.distance.eq(LEFT_BITS - power),
-                s.minus.eq(-factor),
-                s.constant.eq(Mux(c.scale, factor, place)),
+                s.base.eq(base),
+                s.distance.eq(distance),
+                s.minus.eq(minus),
+                s.constant.eq(constant),
             ]
             with m.If(~c.exp2):
                 m.d.sync += s.base.eq(Mux(c.sine, 1 << (SINE_FIRST - 1), 0))

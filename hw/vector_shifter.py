@@ -27,19 +27,19 @@ class VectorShifter(wiring.Component):
     """``value * 2**(LEFT_BITS - right)``, as `golden.vector.scaled` but for its last additions.
 
     A value with zeros behind it is moved right only: by multiples of 16, then by the rest, a cycle
-    each.
+    each. In the third, what is left out is looked at.
 
     Ports
     -----
     value: signed
-    right: 0 to MOST
+    right: 0 to MOST, a cycle before the value
     wrap: constant: where LEFT_BITS is moved right, the low bits, without saturation
     cut: constant: what falls below is of no account
     whole, up: the result is their sum
     over, minus: or, with ``over``, it saturates, below zero with ``minus``
     """
 
-    latency = 2
+    latency = 3
 
     def __init__(self):
         super().__init__(
@@ -62,19 +62,26 @@ class VectorShifter(wiring.Component):
         held = [Signal.like(v, name=n, reset_less=True) for n, v in zip(names, first, strict=True)]
         m.d.sync += [kept.eq(value) for kept, value in zip(held, first, strict=True)]
         word, power, below, leaves, sign = held
-        result = self._fine(m, word, power)
+        moved = Signal(signed(len(word) + STEP - 1), reset_less=True)
+        below2, leaves2, sign2 = (Signal(name=f"{n}2", reset_less=True) for n in names[2:])
+        m.d.sync += [
+            moved.eq(self._fine(m, word, power)),
+            below2.eq(below),
+            leaves2.eq(leaves),
+            sign2.eq(sign),
+        ]
         end = STEP - 1 + KEPT
         whole, half = Signal.like(self.whole, reset_less=True), Signal(reset_less=True)
         rest, beyond, minus = (Signal(name=n, reset_less=True) for n in ("rest", "beyond", "less"))
         some, every = Signal(reset_less=True), Signal(reset_less=True)
-        above = result[end - 1 :]  # from the sign of the whole on
+        above = moved[end - 1 :]  # from the sign of the whole on
         m.d.sync += [
-            Cat(half, whole).eq(result[STEP - 1 : end]),
-            rest.eq(below | result[: STEP - 1].any()),
-            beyond.eq(leaves),
+            Cat(half, whole).eq(moved[STEP - 1 : end]),
+            rest.eq(below2 | moved[: STEP - 1].any()),
+            beyond.eq(leaves2),
             some.eq(above.any()),
             every.eq(above.all()),
-            minus.eq(sign),
+            minus.eq(sign2),
         ]
         m.d.comb += [
             self.whole.eq(whole),
@@ -89,7 +96,13 @@ class VectorShifter(wiring.Component):
         sign, width = self.value[-1], KEPT + STEP - 1
         places = [STEP * n - LEFT_BITS - 1 for n in range(MOST // STEP + 1)]
         chosen, beyond = Signal(len(places)), Signal(len(places))
-        m.d.comb += chosen.eq(Cat(self.right[4:] == n for n in range(len(places))))
+        passed = Signal(len(places) + 1, reset_less=True)
+        fine = Signal(4, reset_less=True)
+        m.d.sync += [
+            chosen.eq(Cat(self.right[4:] == n for n in range(len(places)))),
+            passed.eq(Cat(at_least(self.right[4:], n) for n in range(len(places) + 1))),
+            fine.eq(self.right[:4]),
+        ]
         m.d.comb += beyond.eq(chosen & sign.replicate(len(places)))
         terms = []
         for n, place in enumerate(places):
@@ -102,16 +115,16 @@ class VectorShifter(wiring.Component):
         for n, place in enumerate(places):
             earlier = max(0, places[n - 1]) if n else 0
             if place > earlier:
-                below.append(at_least(self.right[4:], n) & self.value[earlier:place].any())
+                below.append(passed[n] & self.value[earlier:place].any())
             top, later = place + width, BITS if n + 1 == len(places) else places[n + 1] + width
             if top < BITS:
-                near = ~at_least(self.right[4:], n + 1)
+                near = ~passed[n + 1]
                 bits = self.value[top : min(later, BITS)]
                 differs = bits ^ sign.replicate(len(bits))
                 leaves.append(near & differs.any())
         word = Signal(signed(width), name="coarse")
         m.d.comb += word.eq(reduce(or_, terms))
-        power = Const(1 << (STEP - 1), STEP) >> self.right[:4]
+        power = Const(1 << (STEP - 1), STEP) >> fine
         return word, power, Cat(below).any(), Cat(leaves).any(), sign
 
     def _fine(self, m, word, power):
@@ -125,6 +138,4 @@ class VectorShifter(wiring.Component):
             product = Signal((part * power).shape(), name=f"product{first}")
             m.d.comb += product.eq(part * power)
             moved = moved | (product << first)  # no bit is in two of them
-        result = Signal(signed(len(word) + STEP - 1), name="moved")
-        m.d.comb += result.eq(moved)
-        return result
+        return moved

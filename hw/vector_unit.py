@@ -4,7 +4,7 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 
-from amaranth.hdl import Array, Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -14,6 +14,7 @@ from golden.isa import SEGMENTS
 
 from .operands import OPERANDS
 from .places import POSITION_BITS
+from .scratchpad import choose_bank
 from .vector_control import REGISTERS, WAITING, VectorDecoder, token
 from .vector_finish import VectorFinish
 from .vector_lane import VectorLane
@@ -23,23 +24,23 @@ from .vector_settings import VectorSettings
 from .vector_tables import VectorTables
 from .vector_writer import VectorWriter
 
-ELEMENTS_AT = 3
+ELEMENTS_AT = 5
 """Cycles from a word's address to the cycle in which lanes have its elements."""
 
 
 class VectorUnit(wiring.Component):
     """`golden.vector.execute`.
 
-    Words go through a pipeline: address, word, two registers, lanes, then writer and sums. Columns
-    and segments follow each other in it. At the end of a segment the scalar unit may have work to
-    do; that overlaps with the next segment up to its last word.
+    Words go through a pipeline: address, word (2), three registers, lanes, then writer and sums.
+    Columns and segments follow each other in it. At the end of a segment the scalar unit may have
+    work to do; that overlaps with the next segment up to its last word.
 
     Ports
     -----
     start: operands are those of a legal instruction, and stay until done
     position: of column 0, constant until done
-    done: the last word and the last register have been written
-    read_enable, read_address, read_data: of all banks of the scratchpad, latency 1
+    done: the last register has been written, and the last word given to the scratchpad
+    read_enable, read_address, read_data: of all banks of the scratchpad, latency 2
     write_enable, write_address, write_data: a word for each bank whose bit is set
 
     A segment takes 3 cycles, or one more while registers are being written, and one for each word
@@ -144,8 +145,9 @@ class VectorUnit(wiring.Component):
         config = self.config
         count = config.results_per_word
         width = 8 * config.bus_bytes
-        later, word = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        m.d.sync += [later.eq(Array(self.read_data)[bank]), word.eq(later)]
+        word = Signal(width, reset_less=True)
+        later = choose_bank(m, self.read_data, bank)
+        m.d.sync += word.eq(later)
         elements = [word.word_select(n, RESULT_BITS) for n in range(count)]
         product = ELEMENTS_AT + VectorLane.product_at
         here = tokens[ELEMENTS_AT]

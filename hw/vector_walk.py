@@ -1,6 +1,6 @@
 """Columns and segments of a VECTOR instruction."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,7 +14,7 @@ class VectorWalk(wiring.Component):
     Ports
     -----
     start, step: to the first; on
-    columns, segments: of the instruction
+    columns, segments: of the instruction, there with the start
     column, segment: where it is
     turn: the segment is the column's last
     end: ... and the column the instruction's
@@ -37,11 +37,11 @@ class VectorWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        last_segment, last_column = Signal.like(self.segment), Signal.like(self.column)
+        m.d.sync += [last_segment.eq(self.segments - 1), last_column.eq(self.columns - 1)]
         m.d.comb += [
-            self.turn.eq(self.segment + 1 == self.segments[: SEGMENTS.bit_length()]),
-            self.end.eq(
-                self.turn & (self.column + 1 == self.columns[: self.config.cols.bit_length()])
-            ),
+            self.turn.eq(self.segment == last_segment),
+            self.end.eq(self.turn & (self.column == last_column)),
         ]
         with m.If(self.start):
             m.d.sync += [self.column.eq(0), self.segment.eq(0)]

@@ -32,7 +32,7 @@ class Writeback(wiring.Component):
     Latency: `latency` cycles from the last dot product of a word to its write.
     """
 
-    latency = Requantizer.latency + 1
+    latency = Requantizer.latency + 2
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -86,7 +86,7 @@ class Writeback(wiring.Component):
         m.d.comb += bias.eq(Cat(picked[1:]))
 
         per_word = self.config.results_per_word
-        delayed = [self.valid] + [Signal(name=f"valid{n}") for n in range(Requantizer.latency)]
+        delayed = [self.valid] + [Signal(name=f"valid{n}") for n in range(self.latency - 1)]
         for before, after in pairwise(delayed):
             m.d.sync += after.eq(before)
         place = Signal(range(max(2, per_word)))
@@ -109,7 +109,8 @@ class Writeback(wiring.Component):
             scale = Signal(signed(9), name=f"scale{column}")
             with m.If(taken):
                 m.d.sync += scale.eq(self.exponent[column] + self.shift)
-            m.d.comb += [
+            # A register, as the row's exponent and bias are found among many.
+            m.d.sync += [
                 requant.valid.eq(self.valid & self.active[column]),
                 requant.dot.eq(self.dot[column]),
                 requant.scale.eq(row_exponent + scale),

@@ -184,6 +184,8 @@ async def single_accesses(run: Run) -> None:
         run.check(ready, [1, 1], "ready for both")
         dut.axi__awvalid.value = dut.axi__wvalid.value = 0
         await RisingEdge(dut.clk)
+        run.check(int(dut.axi__bvalid.value), 0, "an answer before the write is done")
+        await RisingEdge(dut.clk)
         run.check(int(dut.axi__bvalid.value), 1, "answer")
         run.check(int(dut.axi__bresp.value), 0, "kind of answer")
         # The next write has to wait until this answer is taken.

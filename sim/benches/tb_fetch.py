@@ -365,16 +365,16 @@ async def cycles(run: Run) -> None:
     beats = max(1, 32 // config.bus_bytes)
     kinds: dict[str, tuple[Instruction, int]] = {}
     move = replace(random_move(rng, Opcode.STORE, config), flags=0, shift=0, k=0, immediate=0)
-    kinds["STORE"] = replace(move, count=1), 3
+    kinds["STORE"] = replace(move, count=1), 4
     token = Instruction(
         opcode=Opcode.LOAD, flags=Flag.TOKEN, count=1, immediate=9,
         shift=isa.exact_log2(config.bus_bytes),
     )  # fmt: skip
-    kinds["LOAD"] = token, 5 + (5 >> token.shift).bit_length()
+    kinds["LOAD"] = token, 6 + (5 >> token.shift).bit_length()
     matmul = replace(random_matmul(rng, config), flags=Flag.BIAS)
-    kinds["MATMUL"] = matmul, 7 + matmul.count.bit_length() + 1
+    kinds["MATMUL"] = matmul, 8 + matmul.count.bit_length() + 1
     vector = replace(random_vector_fields(rng, config), flags=0)
-    kinds["VECTOR"] = vector, 7 + 3 * (vector.segments - 1).bit_length()
+    kinds["VECTOR"] = vector, 8 + 3 * (vector.segments - 1).bit_length()
     for name, (instruction, cycles) in kinds.items():
         await bench.check_program([instruction.encode()] * 12 + [HALT.encode()])
         gaps = np.diff([cycle for cycle, _ in bench.entries])[4:-1]

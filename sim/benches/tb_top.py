@@ -440,7 +440,7 @@ async def abort(run: Run) -> None:
         await ClockCycles(dut.clk, delay + 1)
         write = cocotb.start_soon(bench.host.write("CONTROL", 2))
         await RisingEdge(dut.s_axi_wvalid)
-        await RisingEdge(dut.clk)
+        await ClockCycles(dut.clk, 2)  # it is taken, then done
         late = bool(int(dut.irq.value))
         await write
         code, address = await bench.stopped()

@@ -171,8 +171,10 @@ class Bench:
         began = self.run.cycle
         await RisingEdge(dut.done)
         await RisingEdge(dut.clk)
+        took = self.run.cycle - began
+        await RisingEdge(dut.clk)  # the last word may be on its way to the scratchpad
         execute(i, self.scratch, self.registers, position, self.config)
-        return self.run.cycle - began
+        return took
 
     async def show_registers(self) -> None:
         """Make the registers visible: factors, amounts, exponents and tops as results."""
@@ -327,6 +329,7 @@ async def clear(run: Run) -> None:
         dut.clear.value = 1
         await RisingEdge(dut.clk)
         dut.clear.value = 0
+        await RisingEdge(dut.clk)  # a last word is on its way to the scratchpad
         # Registers are not defined now: an instruction that uses none.
         await bench.fill()
         i = random_vector(run.rng, bench.config, position, Function.MULTIPLY)
@@ -361,7 +364,7 @@ async def codes(run: Run) -> None:
     values = np.concatenate([values, -values])
     dut = await run.start()
     found = []
-    ports = ("code", "significand", "power", "length", "carry")
+    ports = ("code", "significand", "power", "some", "place", "carry")
     latency = VectorCoder.latency
     for number in range(len(values) + latency):
         value = int(values[min(number, len(values) - 1)])
@@ -369,7 +372,8 @@ async def codes(run: Run) -> None:
         await RisingEdge(dut.clk)
         if number >= latency:
             found.append([int(getattr(dut, port).value) for port in ports])
-    code, significand, power, length, carry = np.array(found, np.int64).T
+    code, significand, power, some, place, carry = np.array(found, np.int64).T
+    length = np.where(some, place + 1, 0)
     expected = code_of(values, span)
     run.check(code, expected, "codes")
     product = wrapped(significand, 6) * power
@@ -402,11 +406,11 @@ async def shifts(run: Run) -> None:
     dut = await run.start(wrap=0, cut=0)
     most = (1 << (GUARD_BITS - 1)) - 1
     found = []
-    for number in range(len(value) + VectorShifter.latency):
-        at = min(number, len(value) - 1)
-        dut.value.value, dut.right.value = int(value[at]), int(right[at])
+    for number in range(len(value) + 1 + VectorShifter.latency):
+        dut.right.value = int(right[min(number, len(value) - 1)])
+        dut.value.value = int(value[min(max(number - 1, 0), len(value) - 1)])
         await RisingEdge(dut.clk)
-        if number >= VectorShifter.latency:
+        if number > VectorShifter.latency:
             result = dut.whole.value.to_signed() + int(dut.up.value)
             if int(dut.over.value):
                 result = -most - 1 if int(dut.minus.value) else most

@@ -25,14 +25,14 @@ _INDEXED = Flag.INDEX | Flag.TOKEN
 _REQUEST = 3  # from a stream's descriptor, or the start of a LOAD, to its first request
 _SLICE = 3  # from a beat to its slice: `hw.weight_fetch.WeightFetch.latency`
 _MATMUL_START = 4  # from a start to the first slice
-_WRITTEN = 10  # from the last row that leaves the array until all is written
+_WRITTEN = 12  # from the last row that leaves the array until all is written
 _ERRORS = 5  # from the last slice until the next MATMUL is looked at
 _SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.scalar_unit.ScalarUnit`
 _SPACING = 8  # `hw.vector_finish.SPACING`
 PROGRAM_AHEAD = 16  # `hw.prefetch.SLOTS`
 LOADS_AHEAD = 8  # `hw.load.Loader.most`
 STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.store.BUFFER_*`
-_LANES = 14  # of the vector unit, from a word's address to its results
+_LANES = 17  # of the vector unit, from a word's address to its results
 
 
 @dataclass
@@ -243,13 +243,13 @@ class _Machine:
             self.fence = False
             self.fenced = self.answered + 1
             self.fetched = max(self.fetched, self.now, self.fenced)
-        cycles = 3
+        cycles = 4
         if i.opcode is Opcode.MATMUL:
-            cycles = 7 + i.count.bit_length()
+            cycles = 8 + i.count.bit_length()
         elif i.opcode is Opcode.VECTOR:
-            cycles = 7 + 3 * (i.segments - 1).bit_length()
+            cycles = 8 + 3 * (i.segments - 1).bit_length()
         elif i.flags & _INDEXED:
-            cycles = 5 + (position + i.column >> i.shift).bit_length()
+            cycles = 6 + (position + i.column >> i.shift).bit_length()
         dispatched = self.fetched + self.slot + cycles
         if len(self.places) == self.config.queue:
             dispatched = max(dispatched, self.places.popleft() + 1)
@@ -323,12 +323,12 @@ class _Machine:
         while (free < words or len(self.buffered) == STORES) and self.buffered:
             read, freed = max(read, self.buffered[0][0]), self.buffered.popleft()[1]
             free += freed
-        self.sent = max(self.sent, read + 6) + 2
+        self.sent = max(self.sent, read + 9) + 3
         for size in self.reads.bursts(i.address // config.bus_bytes, i.count):
             if len(self.answers) == STORE_BURSTS:
                 self.sent = max(self.sent, self.answers[0])
             self.sent += size + 4
-            self.answers.append(self.sent + self.latency + 2)
+            self.answers.append(self.sent + self.latency + 3)
         while self.buffered and self.buffered[0][0] <= read:
             self.buffered.popleft()
         self.buffered.append((self.sent, words))
