@@ -82,6 +82,7 @@ class Machine {
       taken = lite_write_;
     }
     top_->s_axi_awvalid = top_->s_axi_wvalid = 0;
+    while (!top_->s_axi_bvalid) tick();
     tick();
   }
 
@@ -95,6 +96,7 @@ class Machine {
       taken = lite_read_;
     }
     top_->s_axi_arvalid = 0;
+    while (!top_->s_axi_rvalid) tick();
     uint32_t value = top_->s_axi_rdata;
     top_->s_axi_rready = 1;
     tick();
