@@ -200,8 +200,13 @@ class Sequencer(wiring.Component):
                     fail(ErrorCode.BUS_WRITE, self.store_address)
                 with m.Elif(self.bus_idle & (self.answered | ~later)):
                     m.next = "CLEAR"
-            with m.State("CLEAR"):  # a cycle of its own: it goes everywhere
-                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1), self.clear.eq(1)]
+            with m.State("CLEAR"):
+                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
+                m.d.sync += self.clear.eq(1)
+                m.next = "CLEARED"
+            with m.State("CLEARED"):  # out of a register, as it goes everywhere
+                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
+                m.d.sync += self.clear.eq(0)
                 m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m

@@ -1,6 +1,6 @@
 """The accelerator: wiring only."""
 
-from amaranth.hdl import Cat, Module, ResetInserter, ResetSignal
+from amaranth.hdl import Cat, Module, ResetInserter, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -129,7 +129,8 @@ class Accelerator(wiring.Component):
         operands, lane = sequencer.operands, sequencer.lane
         load, store, matmul = units["load"], units["store"], units["matmul"]
         array, writeback, vector = units["array"], units["writeback"], units["vector"]
-        active = Cat(operands.column > column for column in range(self.config.cols))
+        active = Signal(self.config.cols)  # long before there is a slice
+        m.d.sync += active.eq(Cat(operands.column > column for column in range(self.config.cols)))
         m.d.comb += [
             load.address.eq(operands.address),
             load.count.eq(operands.count),
