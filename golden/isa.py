@@ -504,7 +504,7 @@ COUNTERS: dict[str, str] = {
     "cycles": "clock cycles from start to stop",
     "matmul": "cycles in which a MATMUL was under way",
     "load": "cycles in which a LOAD was under way",
-    "store": "cycles in which a STORE was under way, until its words were in the buffer",
+    "store": "cycles in which a STORE was under way, until its words were read",
     "vector": "cycles in which a VECTOR was under way",
     "stall_weights": "of the matmul cycles: the array waited for the weight stream",
     "stall_drain": "of the matmul cycles: the array waited for the bins of the tile before",

@@ -105,7 +105,7 @@ class Requantizer(wiring.Component):
                 below.eq(below2 | _any_below(middle, fine, 1)),
             ]
 
-        # 5: round half to even. 6: shift left with saturation. One of the two changes nothing.
+        # 5: round half to even. 6: shift left. One of the two changes nothing.
         rounded = Signal(signed(width + 1))
         small = register(signed(GUARD_BITS), "small")
         m.d.comb += rounded.eq(whole + (half & (below | whole[0])))
@@ -125,7 +125,7 @@ class Requantizer(wiring.Component):
             ]
         scaled = Mux(leaves, _bound(minus, GUARD_BITS), shifted.as_unsigned()).as_signed()
 
-        # 7: add the layer bias.
+        # 7: saturate, add the layer bias.
         with m.If(valid[6]):
             m.d.sync += self.result.eq(saturate(scaled + bias[6], RESULT_BITS))
         return m

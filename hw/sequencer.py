@@ -27,9 +27,9 @@ class Sequencer(wiring.Component):
 
     Three things go on meanwhile. A LOAD may be asked for while LOADs before it are to come, and a
     MATMUL that is ``chained`` begins while the results of the one before are being written. A STORE
-    is done when its words are in the buffer; for the memory's answers waits what could see the
-    difference: FENCE, HALT and LOAD. An error is that of the first instruction in the program's
-    order: after one of an instruction, the STOREs before it are still finished.
+    is done when its words are read, on their way to the buffer; for the memory's answers waits what
+    could see the difference: FENCE, HALT and LOAD. An error is that of the first instruction in the
+    program's order: after one of an instruction, the STOREs before it are still finished.
 
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
@@ -99,7 +99,7 @@ class Sequencer(wiring.Component):
         next_pc = pc + self.config.slot_bytes
         waited = Signal(32)
         expired = Signal()
-        m.d.sync += expired.eq((self.watchdog != 0) & (waited >= self.watchdog))
+        m.d.sync += expired.eq(self.busy & (self.watchdog != 0) & (waited >= self.watchdog))
         with m.If(self.progress | ~self.busy):
             m.d.sync += waited.eq(0)
         with m.Else():

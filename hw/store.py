@@ -43,7 +43,7 @@ class StoreData(wiring.Component):
     Ports
     -----
     start: ``lane`` and ``count``, the beats, are those of the next STORE
-    word, word_valid, pop: the buffer
+    word, word_valid, pop: what comes next out of the buffer
     take: `data` becomes the next beat, if it is ``ready``
     data, strobes: a beat, and the bytes of it that are meant. Where it is an element or a byte:
         element 0 of the first word, then all of the words that follow, in every lane
@@ -179,11 +179,9 @@ class Storer(wiring.Component):
         with m.If(bursts.start):
             m.d.sync += tag.eq(command.tag)
         sending = self._send(m, bursts, beats, tag)
-        pending = Signal(range(BUFFER_STORES + 1))  # not given to the bus
+        pending = Signal(range(BUFFER_STORES + 2))  # not given to the bus
         m.d.sync += pending.eq(pending + self.start - bursts.start)
-        m.d.comb += [
-            sent_all.eq(~sending & ~self.axi.awvalid),
-        ]
+        m.d.comb += sent_all.eq(~sending & ~self.axi.awvalid)
         m.d.sync += self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading)
         return m
 
@@ -225,7 +223,7 @@ class Storer(wiring.Component):
         return reading
 
     def _send(self, m, bursts, beats, tag):
-        """Buffer to bus. Gives the beats that are left of the burst under way."""
+        """Buffer to bus. Gives whether a burst is under way."""
         axi = self.axi
         # Addresses: one burst at a time, its data before the next.
         left, sending, begun = Signal(9), Signal(), Signal()
@@ -270,7 +268,7 @@ class Storer(wiring.Component):
             m.d.sync += expecting.eq(1)
         with m.Elif(answered & (tags.level == 1)):
             m.d.sync += expecting.eq(0)
-        # In the cycle in which it counts as answered.
+        # A cycle before it can count as answered.
         m.d.sync += [self.failed.eq(answered & axi.bresp[1]), self.failed_tag.eq(tags.r_data)]
         m.d.comb += [
             answered.eq(axi.bvalid & axi.bready),

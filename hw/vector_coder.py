@@ -97,9 +97,9 @@ class VectorCoder(wiring.Component):
         All bytes at once, as one step after the other would take too long.
         """
         bits, width = self.magnitude, KEPT + 7
-        some = [bits[n : n + 8].any() for n in range(0, BITS, 8)]
-        upper = some[3] | some[2]
-        first = (~some[1] & ~upper, some[1] & ~upper, some[2] & ~some[3], some[3])
+        second, third, fourth = (bits[n : n + 8].any() for n in range(8, BITS, 8))
+        upper = third | fourth
+        first = (~second & ~upper, second & ~upper, third & ~fourth, fourth)
         padded = Cat(Const(0, width - 8), bits)
         parts = [padded[n : n + width] for n in range(0, BITS, 8)]
         below = [bits[: max(0, n + 8 - width)].any() for n in range(0, BITS, 8)]

@@ -14,6 +14,10 @@ def test_tiny_lints_and_synthesises(tmp_path):
     complaints, counts = synthesize(path, "rf8_tiny")
     assert complaints == []
     assert counts["TRELLIS_FF"] > 1000 and counts["LUT4"] > counts["TRELLIS_FF"]
+    # Of these, and of no others, it may not matter what is read while it is written.
+    apart = re.findall(r"no_rw_check \*\) reg \[\d+:0\] \\?([a-z]+)", text)
+    assert {"bank", "storage", "registers", "tops"} == set(apart)
+    assert apart.count("bank") == CONFIGS["tiny"].cols
     assert counts["DP16KD"] > 0 and counts["TRELLIS_DPR16X4"] > 0
     ports = re.search(r"module rf8_tiny\((.*?)\);", text, re.DOTALL).group(1)
     names = {name.strip() for name in ports.split(",")}
