@@ -190,7 +190,7 @@ class Storer(wiring.Component):
         config = self.config
         lanes = exact_log2(config.results_per_word)
         by_byte = self.shift == exact_log2(config.bus_bytes)
-        column, left, ends = Signal.like(self.column), Signal(16), Signal()
+        column, left = Signal.like(self.column), Signal(16)
         coming, reading, more, room = Signal(4), Signal(), Signal(), Signal()
         m.d.comb += [
             command.payload.address.eq(self.address),
@@ -204,7 +204,7 @@ class Storer(wiring.Component):
             words.w_data.eq(choose_bank(m, self.read_data, column)),
             words.w_en.eq(coming[-1]),
             # The next STORE may come at once.
-            self.done.eq(reading & ends & command.ready),
+            self.done.eq(reading & ~more & command.ready),
         ]
         # Five words may be on their way besides.
         m.d.sync += room.eq(words.w_level < BUFFER_WORDS - 5)
@@ -214,10 +214,10 @@ class Storer(wiring.Component):
             following = (self.count + (config.results_per_word - 2)) >> lanes
             m.d.sync += left.eq(Mux(self.shift != 0, following + 1, self.count))
             m.d.sync += [self.read_address.eq(self.src), column.eq(self.column)]
-            m.d.sync += [reading.eq(1), more.eq(1), ends.eq(0)]
+            m.d.sync += [reading.eq(1), more.eq(1)]
         with m.Elif(self.read_enable):
             m.d.sync += [self.read_address.eq(self.read_address + 1), left.eq(left - 1)]
-            m.d.sync += [ends.eq(left == 1), more.eq(left != 1)]
+            m.d.sync += more.eq(left != 1)
         with m.If(self.done):
             m.d.sync += reading.eq(0)
         return reading
