@@ -111,14 +111,15 @@ class Array(wiring.Component):
         lies a cycle without one at least: there is a header
     weights: ``rows`` weights of a byte each
     x: ``cols`` activations, `delay` cycles after the slice
-    active: columns that take part; constant while a tile is under way
+    active: columns that take part; constant from the cycle before a tile until its results are out
     hold: no slice in this cycle, please: lanes with bins are read in the gap
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
         it to fall: that is what the double buffer cannot hide.
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
         after ``busy`` has fallen
     invalid: a code of the slice was invalid (a pulse two cycles after `valid`)
-    result_valid, result_row, result: the dot products of one row, for each column
+    result_valid, result: the dot products of one row, for each column; next_row: in the next cycle
+        they are of this row
 
     Latency: the results of row r come ``latency + r`` cycles after the last slice.
     """
@@ -144,7 +145,7 @@ class Array(wiring.Component):
                 "idle": Out(1),
                 "invalid": Out(1),
                 "result_valid": Out(1),
-                "result_row": Out(range(config.rows)),
+                "next_row": Out(range(config.rows)),
                 "result": Out(signed(config.acc_bits)).array(config.cols),
             }
         )
@@ -164,6 +165,8 @@ class Array(wiring.Component):
                 last[n].eq(last[n - 1]),
             ]
         complete = valid[2] & last[2]
+        active = Signal(cols)  # halfway to the lanes
+        m.d.sync += active.eq(self.active)
         m.d.sync += [capture.eq(complete), bank.eq(bank ^ (valid[1] & last[1]))]
         columns = []
         for c in range(cols):
@@ -174,7 +177,7 @@ class Array(wiring.Component):
                     for n, width in enumerate(self.kind.widths)
                 ]
             )
-            with m.If(valid[self.delay] & self.active[c]):
+            with m.If(valid[self.delay] & active[c]):
                 m.d.sync += [
                     kept.eq(value) for kept, value in zip(columns[c], multiples, strict=True)
                 ]
@@ -211,7 +214,7 @@ class Array(wiring.Component):
                 combiner.row.eq(drain.row),
                 combiner.pick.eq(pick),
                 combiner.top.eq(drain.bin == bins - 1),
-                combiner.enable.eq(drain.out & self.active[c]),
+                combiner.enable.eq(drain.out & active[c]),
                 self.result[c].eq(combiner.sum),
             ]
             for r in range(rows):
@@ -224,19 +227,21 @@ class Array(wiring.Component):
                     lane.read_at.eq(row_parts[r].read_at),
                     lane.write_at.eq(row_parts[r].write_at),
                     lane.take.eq(drain.take),
-                    lane.enable.eq(self.active[c]),
+                    lane.enable.eq(active[c]),
                     combiner.bins[r].eq(lane.held),
                 ]
                 m.d.comb += [getattr(lane, f"x{n}").eq(x) for n, x in enumerate(columns[c])]
 
         done = [Signal(name=f"done{n}") for n in range(Combiner.latency)]
-        done_row = [Signal(range(rows), name=f"done_row{n}") for n in range(Combiner.latency)]
+        done_row = [Signal(range(rows), name=f"done_row{n}") for n in range(Combiner.latency - 1)]
         m.d.sync += [done[0].eq(drain.out & (drain.bin == 0)), done_row[0].eq(drain.row)]
         for n in range(1, Combiner.latency):
-            m.d.sync += [done[n].eq(done[n - 1]), done_row[n].eq(done_row[n - 1])]
+            m.d.sync += done[n].eq(done[n - 1])
+        for n in range(1, Combiner.latency - 1):
+            m.d.sync += done_row[n].eq(done_row[n - 1])
         m.d.comb += [
             self.result_valid.eq(done[-1]),
-            self.result_row.eq(done_row[-1]),
+            self.next_row.eq(done_row[-1]),
             self.idle.eq(~(self.busy | Cat(done).any())),
         ]
         return m

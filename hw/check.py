@@ -157,7 +157,7 @@ class Checker(wiring.Component):
     far, lane: see `Places`
     resolved: the operands, with what follows from the position
     beats: of the weight stream of a MATMUL
-    taken: the instruction is handed on; first: none has been, of this program
+    taken: the instruction has been handed on, a cycle ago; first: none has been, of this program
     chained: it is a MATMUL after another, of as many columns, and its source lies apart from what
         that one writes
     """

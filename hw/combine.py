@@ -54,22 +54,24 @@ class Combiner(wiring.Component):
             for bins, pick in zip(self.bins, self.pick, strict=True)
         ]
         m.d.sync += enable.eq(self.enable)
+        total = Signal.like(self.sum, reset_less=True)
+        m.d.comb += self.sum.eq(total)
         with m.If(self.enable):
             m.d.sync += picked.eq(reduce(or_, choices))
         if config.bins == 1:
             with m.If(enable):
-                m.d.sync += self.sum.eq(picked)
+                m.d.sync += total.eq(picked)
             return m
 
-        top, row = Signal(), Signal.like(self.row)
-        m.d.sync += [top.eq(self.top), row.eq(self.row)]
+        lower, row = Signal(), Signal.like(self.row)
+        m.d.sync += [lower.eq(~self.top), row.eq(self.row)]
         m.submodules.sums = sums = memory.Memory(
             shape=signed(config.acc_bits), depth=config.rows, init=[]
         )
         read, write = sums.read_port(domain="comb"), sums.write_port()
         above, wide = Signal(signed(config.acc_bits)), Signal(signed(config.acc_bits))
         m.d.comb += [above.eq(read.data << (1 << config.align)), wide.eq(picked)]
-        new = add_subtract(m, platform, "combine", wide, above, subtract=0, carry=0, keep=~top)
+        new = add_subtract(m, platform, "combine", wide, above, subtract=0, carry=0, keep=lower)
         m.d.comb += [
             read.addr.eq(row),
             write.addr.eq(row),
@@ -77,5 +79,5 @@ class Combiner(wiring.Component):
             write.data.eq(new),
         ]
         with m.If(enable):
-            m.d.sync += self.sum.eq(new)
+            m.d.sync += total.eq(new)
         return m

@@ -87,12 +87,12 @@ class InstructionFetch(wiring.Component):
             entry.lane.eq(checker.lane),
             entry.chained.eq(checker.chained),
             checker.first.eq(self.start),
-            checker.taken.eq(self.entries.valid & self.entries.ready),
             entry.operands.eq(checker.resolved),
             self.weights.payload.address.eq(checker.operands.address),
             self.weights.payload.beats.eq(checker.beats),
         ]
 
+        m.d.sync += checker.taken.eq(self.entries.valid & self.entries.ready)
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [left.eq(beats), failed.eq(0)]

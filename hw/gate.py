@@ -20,8 +20,9 @@ endmodule
 """
 
 
-def gated(m, name: str, unit, wanted, platform):
-    """``unit`` on a clock of its own, which need not tick in cycles in which ``wanted`` is low.
+def gated(m, name: str, unit, wanted, platform, *, resets: str):
+    """``unit`` on a clock of its own, which need not tick in cycles in which ``wanted`` is low; the
+    domain ``resets``, whose the unit was, resets it.
 
     It must keep its outputs and its state in them. Only in Verilog: elsewhere it is as it was.
     """
@@ -31,5 +32,5 @@ def gated(m, name: str, unit, wanted, platform):
     m.submodules[f"{name}_gate"] = Instance(
         "rf8_gate", i_clk=ClockSignal(), i_wanted=wanted, o_gated=ClockSignal(name)
     )
-    m.d.comb += ResetSignal(name).eq(ResetSignal())
-    return DomainRenamer(name)(unit)
+    m.d.comb += ResetSignal(name).eq(ResetSignal(resets))
+    return DomainRenamer({resets: name})(unit)

@@ -9,8 +9,8 @@ from golden.config import BIAS_PLANES, AccelConfig
 
 from .lane import delay
 
-ERROR_LATENCY = 3
-"""Cycles from a slice until it is known whether its codes are valid."""
+ERROR_LATENCY = 4
+"""Cycles from a slice until the sequencer knows whether its codes are valid."""
 
 
 class MatmulControl(wiring.Component):
@@ -28,7 +28,8 @@ class MatmulControl(wiring.Component):
         needs none of the results
     done: for one cycle, when all results are written
     weights_valid, weights_failed, weights_ready, weights_end: the weight stream
-    x_enable, x_address, x_word: the scratchpad, latency 1
+    x_enable, x_address, x_word: the scratchpad, latency 1; enabled all the time, as its banks are
+        far away
     array_valid, array_last, array_busy, array_hold, x: the array (`x` its `delay` cycles later)
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
@@ -138,7 +139,7 @@ class MatmulControl(wiring.Component):
 
         def begin():
             m.d.sync += [self.x_address.eq(self.src), k.eq(0), position.eq(0)]
-            m.d.sync += [in_header.eq(1), self.plane.eq(0)]
+            m.d.sync += [in_header.eq(1), self.plane.eq(0), self.x_enable.eq(1)]
             m.next = "READ"
 
         # Whether the slice is taken goes far, so it comes from registers, and from few.
@@ -152,16 +153,16 @@ class MatmulControl(wiring.Component):
             self.stall_drain.eq(drain),
         ]
 
-        since = Signal(range(ERROR_LATENCY + 1))
+        # What is not needed at once follows a cycle later: that a slice is taken comes late.
+        since, ended = Signal(range(ERROR_LATENCY + 1)), Signal()
+        m.d.sync += [self.done.eq(0), self.streamed.eq(0), ended.eq(0)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 begin()
             with m.State("READ"):
-                m.d.comb += self.x_enable.eq(1)
                 m.d.sync += self.x_address.eq(first_word)
                 m.next = "EXPONENT"
             with m.State("EXPONENT"):
-                m.d.comb += self.x_enable.eq(1)
                 m.d.sync += [self.exponent[c].eq(self.x_word[c][:8]) for c in cols]
                 m.d.sync += [port.eq(0), ends_words.eq(single)]
                 m.next = "FIRST"
@@ -170,7 +171,6 @@ class MatmulControl(wiring.Component):
                 m.d.sync += running.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):  # and `running`
-                m.d.comb += self.x_enable.eq(1)
                 m.d.sync += ahead.eq(1)
                 with m.If(taken & in_header):
                     m.d.sync += self.plane.eq(self.plane + 1)
@@ -182,18 +182,21 @@ class MatmulControl(wiring.Component):
                         advance()
                         m.d.sync += position.eq(0)
                     with m.If(last):
-                        m.d.sync += [k.eq(0), in_header.eq(1), tiles.eq(tiles - 1)]
-                        m.d.sync += final_tile.eq(tiles == 2)
+                        m.d.sync += [k.eq(0), in_header.eq(1), ended.eq(1)]
                         with m.If(final_tile):
-                            m.d.sync += [since.eq(0), running.eq(0)]
-                            m.next = "DRAIN"
+                            m.d.sync += running.eq(0)
+                with m.If(ended):
+                    m.d.sync += [tiles.eq(tiles - 1), final_tile.eq(tiles == 2)]
+                with m.If(~running):
+                    m.d.sync += since.eq(1)
+                    m.next = "DRAIN"
             with m.State("DRAIN"):
-                m.d.comb += self.streamed.eq(since == ERROR_LATENCY)
-                with m.If(~self.streamed):
+                m.d.sync += self.streamed.eq((since >= ERROR_LATENCY - 1) & ~self.start)
+                with m.If(since != ERROR_LATENCY):
                     m.d.sync += since.eq(since + 1)
                 with m.If(self.start):
                     begin()
                 with m.Elif(self.results_idle):
-                    m.d.comb += self.done.eq(1)
+                    m.d.sync += [self.done.eq(1), self.x_enable.eq(0)]
                     m.next = "IDLE"
         return m

@@ -24,7 +24,7 @@ class Scratchpad(wiring.Component):
     elements_enable (a bit for each bank), elements_address, elements_data: write the same to banks
     result_enable (a bit for each bank), result_address, result_data: write banks side by side
 
-    What is written can be read from the second cycle after it on.
+    Results can be read from the second cycle after they are written on, all else from the third.
     """
 
     def __init__(self, config: AccelConfig):
@@ -56,29 +56,34 @@ class Scratchpad(wiring.Component):
         m = Module()
         config = self.config
         # What comes from all over the machine, and goes to banks all over it, waits halfway.
-        reading, address, place = Signal(), Signal.like(self.x_address), Signal.like(self.x_address)
+        reading, address = Signal(), Signal.like(self.x_address)
         m.d.sync += [
             reading.eq(self.store_enable | self.vector_enable),
             address.eq(Mux(self.store_enable, self.store_address, self.vector_address)),
-            place.eq(self.result_address),
         ]
         # One word for all banks, or one for each.
-        common = self.load_enable | self.elements_enable.any()
-        word = Mux(self.load_enable, self.load_data, self.elements_data)
-        loading = (self.load_enable << self.load_column)[: config.cols]
-        with m.If(common):
-            one = Mux(self.load_enable, self.load_address, self.elements_address)
-            m.d.sync += place.eq(one)
+        common, enables = Signal(), Signal(config.cols)
+        word = Signal.like(self.load_data, reset_less=True)
+        word_address = Signal.like(self.load_address)
+        place = Signal.like(self.result_address)
+        m.d.sync += [
+            common.eq(self.load_enable | self.elements_enable.any()),
+            enables.eq((self.load_enable << self.load_column) | self.elements_enable),
+            word.eq(Mux(self.load_enable, self.load_data, self.elements_data)),
+            word_address.eq(Mux(self.load_enable, self.load_address, self.elements_address)),
+            place.eq(Mux(common, word_address, self.result_address)),
+        ]
         for column in range(config.cols):
             bank = memory.Memory(shape=8 * config.bus_bytes, depth=config.scratch_words, init=[])
             m.submodules[f"bank{column}"] = bank
             write, read = bank.write_port(), bank.read_port()
-            enables = loading | self.elements_enable | self.result_enable
+            data = Signal.like(word, name=f"data{column}", reset_less=True)
             m.d.sync += [
-                write.en.eq(enables[column]),
-                write.data.eq(Mux(common, word, self.result_data[column])),
+                write.en.eq(enables[column] | self.result_enable[column]),
+                data.eq(Mux(common, word, self.result_data[column])),
             ]
             m.d.comb += [
+                write.data.eq(data),
                 write.addr.eq(place),
                 read.en.eq(self.x_enable | reading),
                 read.addr.eq(Mux(reading, address, self.x_address)),

@@ -49,7 +49,8 @@ class Sequencer(wiring.Component):
     progress: something moved in this cycle
     watchdog: cycles without progress that are too many; 0: never
     bus_idle: nothing is on its way on the bus
-    stop: begin nothing new; stop_stores: nor send what STOREs have left; clear: reset the units
+    stop: begin nothing new; stop_stores: nor send what STOREs have left
+    clear: reset the units; after reset, too
     running_<unit>: for the counters
     quiet: no entry is waiting or under way, and the memory has answered all STOREs
     busy, finished, error, error_address: for the host
@@ -83,7 +84,7 @@ class Sequencer(wiring.Component):
                 "bus_idle": In(1),
                 "stop": Out(1),
                 "stop_stores": Out(1),
-                "clear": Out(1),
+                "clear": Out(1, init=1),
                 "quiet": Out(1),
                 "busy": Out(1),
                 "finished": Out(1),
@@ -105,14 +106,21 @@ class Sequencer(wiring.Component):
         with m.Else():
             m.d.sync += waited.eq(waited + 1)
 
+        # From the array and its control; they are far away.
+        failed_weight, invalid_weight = Signal(), Signal()
+        m.d.sync += [
+            failed_weight.eq(self.failed_weight),
+            invalid_weight.eq(self.invalid_weight),
+        ]
+
         # What went wrong in this cycle; the first line that applies wins.
         wrong, wrong_at = Signal(ErrorCode), Signal(32)
         causes = [
             (self.abort, ErrorCode.ABORTED, pc),
             (self.failed_store, ErrorCode.BUS_WRITE, self.store_address),
             (self.failed_load, ErrorCode.BUS_READ, self.load_address),
-            (self.failed_weight, ErrorCode.BUS_READ, pc),
-            (self.invalid_weight, ErrorCode.INVALID_WEIGHT, pc),
+            (failed_weight, ErrorCode.BUS_READ, pc),
+            (invalid_weight, ErrorCode.INVALID_WEIGHT, pc),
             (expired, ErrorCode.WATCHDOG, pc),
         ]
         for condition, code, address in reversed(causes):
@@ -147,6 +155,7 @@ class Sequencer(wiring.Component):
             ),
         ]
 
+        m.d.sync += self.clear.eq(0)
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += [self.finished.eq(0), self.error.eq(ErrorCode.NONE)]
@@ -175,7 +184,8 @@ class Sequencer(wiring.Component):
                 held = Signal()
                 m.d.comb += held.eq(chosen[Opcode.LOAD] & ~self.answered)
                 for code, unit in UNITS.items():
-                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen[code] & ~held)
+                    ready = ~held if code == Opcode.LOAD else 1
+                    m.d.comb += getattr(self, f"start_{unit}").eq(chosen[code] & ready)
                 with m.If(~held):
                     m.next = "RUN"
                 fail_if_wrong()
@@ -206,7 +216,6 @@ class Sequencer(wiring.Component):
                 m.next = "CLEARED"
             with m.State("CLEARED"):  # out of a register, as it goes everywhere
                 m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
-                m.d.sync += self.clear.eq(0)
                 m.next = "IDLE"
         m.d.comb += self.busy.eq(~fsm.ongoing("IDLE"))
         return m

@@ -72,16 +72,18 @@ class StoreData(wiring.Component):
         config = self.config
         per_word = config.results_per_word
         lane, left = Signal(Lane), Signal(16)
-        index, begins, final = Signal(range(max(2, per_word))), Signal(), Signal()
-        whole = ~(lane.elements | lane.bytes)
-        used_up = whole | begins | (index == per_word - 1) | final
+        index = Signal(range(max(2, per_word)))
+        whole = Signal()
+        used_up = Signal()  # by this beat: its word
         m.d.comb += [self.ready.eq(self.word_valid), self.pop.eq(self.take & used_up)]
         with m.If(self.start):
-            m.d.sync += [lane.eq(self.lane), left.eq(self.count), begins.eq(1), index.eq(0)]
-            m.d.sync += final.eq(self.count == 1)
+            m.d.sync += whole.eq(~(self.lane.elements | self.lane.bytes))
+            m.d.sync += [lane.eq(self.lane), left.eq(self.count), used_up.eq(1), index.eq(0)]
         with m.Elif(self.take):
-            m.d.sync += [begins.eq(0), left.eq(left - 1), index.eq(Mux(self.pop, 0, index + 1))]
-            m.d.sync += final.eq(left == 2)
+            following = Mux(used_up, 0, index + 1)
+            ends = following == per_word - 1
+            m.d.sync += [left.eq(left - 1), index.eq(following)]
+            m.d.sync += used_up.eq(whole | ends | (left == 2))
 
         element = self.word.word_select(index, RESULT_BITS)
         part = Mux(lane.bytes, element[:8].replicate(RESULT_BITS // 8), element)
@@ -150,12 +152,17 @@ class Storer(wiring.Component):
         reading = self._read(m, commands.i, words)
 
         # A word waits outside the memory, whose output comes late in the cycle.
-        word, word_valid = Signal(width, reset_less=True), Signal()
-        m.d.comb += words.r_en.eq(words.r_rdy & (~word_valid | beats.pop))
-        with m.If(words.r_en):
-            m.d.sync += [word.eq(words.r_data), word_valid.eq(1)]
-        with m.Elif(beats.pop):
-            m.d.sync += word_valid.eq(0)
+        # Another does where the first does not leave, so that reading does not look at the bus.
+        word, spare = (Signal(width, name=n, reset_less=True) for n in ("word", "spare"))
+        word_valid, spared, popped = Signal(), Signal(), Signal()
+        m.d.comb += [words.r_en.eq(~spared), popped.eq(words.r_rdy & ~spared)]
+        with m.If(~word_valid | beats.pop):
+            m.d.sync += [word.eq(Mux(spared, spare, words.r_data)), spared.eq(0)]
+            m.d.sync += word_valid.eq(spared | popped)
+        with m.Elif(popped):
+            m.d.sync += spared.eq(1)
+        with m.If(~spared):
+            m.d.sync += spare.eq(words.r_data)
 
         # The next STORE, once all of the one before is sent; it waits outside, too.
         command, waiting = Signal(Command), Signal()

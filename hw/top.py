@@ -1,6 +1,6 @@
 """The accelerator: wiring only."""
 
-from amaranth.hdl import Cat, Module, ResetInserter, ResetSignal, Signal
+from amaranth.hdl import Cat, ClockDomain, ClockSignal, DomainRenamer, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
@@ -58,12 +58,15 @@ class Accelerator(wiring.Component):
             "writeback": Writeback(config),
             "vector": VectorUnit(config),
         }
+        # One register resets the units, at power-on as after an error: it goes everywhere.
         clear = self.sequencer.clear
+        m.domains += ClockDomain("units", local=True)
+        m.d.comb += [ClockSignal("units").eq(ClockSignal()), ResetSignal("units").eq(clear)]
         vector = self.sequencer.start_vector | self.sequencer.running_vector
         for name, unit in self.units.items():
-            part = ResetInserter(clear)(unit)
+            part = DomainRenamer("units")(unit)
             if name == "vector":
-                part = gated(m, name, part, vector | clear | ResetSignal(), platform)
+                part = gated(m, name, part, vector | clear, platform, resets="units")
             m.submodules[name] = part
         self._bus(m)
         self._instructions(m)
@@ -211,7 +214,7 @@ class Accelerator(wiring.Component):
             writeback.bare.eq(matmul.bare),
             writeback.take.eq(matmul.take),
             writeback.valid.eq(array.result_valid),
-            writeback.row.eq(array.result_row),
+            writeback.next_row.eq(array.next_row),
         ]
         for row in range(self.config.rows):
             m.d.comb += [

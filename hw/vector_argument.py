@@ -24,10 +24,10 @@ class VectorArgument(wiring.Component):
     a, control: the element
     base: the argument is a - and in EXP2 -a - more than this
     magnitude: of a, one cycle later, unless there is a base
-    address: one cycle later: of `VectorTables`
-    whole: two cycles later: how far EXP2 shifts right in the end, else 0
+    address: two cycles later: of `VectorTables`
+    whole: three cycles later: how far EXP2 shifts right in the end, else 0
     beyond: ... the table has ended, and all is zero
-    rest: three cycles later: STEP_BITS fraction bits of the way to the next entry; may be all of it
+    rest: four cycles later: STEP_BITS fraction bits of the way to the next entry; may be all of it
     """
 
     def __init__(self):
@@ -74,7 +74,6 @@ class VectorArgument(wiring.Component):
                     past = table.step_bits + INDEX_BITS
                     m.d.comb += Cat(place, index).eq(_split(argument[:past], table))
                     m.d.comb += end.eq(argument[past:].any())
-        m.d.comb += self.address.eq(Cat(index, c.row))
 
         place2, carry2, end2 = (
             Signal.like(v, name=n, reset_less=True)
@@ -95,7 +94,16 @@ class VectorArgument(wiring.Component):
         m.d.sync += whole.eq(argument[EXP2_BITS : EXP2_BITS + 5] | far.replicate(5))
         with m.If(~c.exp2 | above):
             m.d.sync += whole.eq(0)
-        m.d.comb += [self.whole.eq(whole), self.beyond.eq(end2), self.rest.eq(rest)]
+        # Tables are in block RAM, and that lies far away: a cycle for the way.
+        for output, value in (
+            (self.address, Cat(index, c.row)),
+            (self.whole, whole),
+            (self.beyond, end2),
+            (self.rest, rest),
+        ):
+            way = Signal.like(output, reset_less=True)
+            m.d.sync += way.eq(value)
+            m.d.comb += output.eq(way)
         return m
 
 

@@ -35,8 +35,9 @@ class VectorLane(wiring.Component):
     Ports
     -----
     a, b: elements; ``b`` of the next word where there is none
-    control, settings: constant from the cycle of a and b to the third after it
-    address, entry, extra: of `VectorTables`, one cycle after a and b, and the cycle after that
+    control: constant from the cycle of a and b on, until y
+    settings: base in the cycle after a and b; the others one cycle later, until the fifth after a
+    address, entry, extra: of `VectorTables`, three cycles after a and b, and the cycle after that
     step, second: `product_at` cycles after a and b, of `VectorMultiplier`
     keep: `latency` - 1 cycles after a and b: y is not to be zero
     y: `latency` cycles after a and b
@@ -44,8 +45,8 @@ class VectorLane(wiring.Component):
     A value's name ends with how many cycles it is behind a and b.
     """
 
-    product_at = 6
-    latency = 12
+    product_at = 8
+    latency = 14
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -75,27 +76,29 @@ class VectorLane(wiring.Component):
         m.submodules.saturate = end = VectorSaturate()
         a1, b1 = _after(m, self.a, "a1"), _after(m, self.b, "b1")
         a2, b2 = _after(m, a1, "a2"), _after(m, b1, "b2")
-        byte2 = _after(m, saturate(b1, 8), "byte2")
+        a3, b3 = _after(m, a2, "a3"), _after(m, b2, "b3")
+        a4, b4 = _after(m, a3, "a4"), _after(m, b3, "b4")
+        byte4 = _after(m, saturate(b3, 8), "byte4")
         m.d.comb += [
             argument.control.eq(c),
-            argument.a.eq(self.a),
+            argument.a.eq(a1),
             argument.base.eq(self.settings.base),
             self.address.eq(argument.address),
-            coder.magnitude.eq(argument.magnitude),
-            coder.negative.eq(a1[-1]),
+            coder.magnitude.eq(_after(m, argument.magnitude, "magnitude3")),
+            coder.negative.eq(a3[-1]),
         ]
-        shift3 = self._distance(m, platform, byte2, argument.whole)
-        part3 = self._part(m, a2, b2)
-        x5, y5, low4 = self._operands(m, a2, b2, byte2, coder, argument)
+        shift6 = self._distance(m, platform, byte4, argument.whole)
+        part5 = self._part(m, a4, b4)
+        x7, y7, low6 = self._operands(m, a4, b4, byte4, coder, argument)
         m.d.comb += [
-            multiplier.x.eq(x5),
-            multiplier.y.eq(y5),
+            multiplier.x.eq(x7),
+            multiplier.y.eq(y7),
             multiplier.step.eq(self.step),
             multiplier.second.eq(self.second),
             multiplier.table.eq(c.table),
-            multiplier.low.eq(_later(m, low4, "low", 4, 6)),
+            multiplier.low.eq(_later(m, low6, "low", 6, 8)),
             shifter.value.eq(multiplier.total),
-            shifter.right.eq(_later(m, shift3, "right", 3, 6)),
+            shifter.right.eq(_later(m, shift6, "right", 6, 8)),
             shifter.wrap.eq(c.wrap),
             shifter.cut.eq(c.table),
             end.control.eq(c),
@@ -103,19 +106,19 @@ class VectorLane(wiring.Component):
             end.up.eq(shifter.up),
             end.over.eq(shifter.over),
             end.minus.eq(shifter.minus),
-            end.added.eq(_later(m, part3, "part", 3, 10)),
-            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 7, 11)),
+            end.added.eq(_later(m, part5, "part", 5, 12)),
+            end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 9, 13)),
             end.keep.eq(self.keep),
             self.y.eq(end.y),
         ]
         return m
 
-    def _distance(self, m, platform, byte2, whole2):
+    def _distance(self, m, platform, byte4, whole4):
         """How far to shift right: in SHIFT_EACH less by b, in EXP2 more by what lies before the
         argument's point."""
         c = self.control
         by = Signal(signed(8))
-        m.d.comb += by.eq(Mux(c.exp2, whole2, byte2))
+        m.d.comb += by.eq(Mux(c.exp2, whole4, byte4))
         apart = add_subtract(
             m,
             platform,
@@ -126,59 +129,61 @@ class VectorLane(wiring.Component):
             carry=c.shift_each,
             keep=c.shift_each | c.exp2,
         )
-        far = apart[:-1] >= MOST
-        return _after(m, Mux(apart[-1], 0, Mux(far, MOST, apart[: MOST.bit_length()])), "shift3")
+        apart5 = _after(m, apart, "apart5")
+        far = apart5[:-1] >= MOST
+        right = Mux(apart5[-1], 0, Mux(far, MOST, apart5[: MOST.bit_length()]))
+        return _after(m, right, "shift6")
 
-    def _part(self, m, a2, b2):
+    def _part(self, m, a4, b4):
         """What is added after the shift."""
         c = self.control
-        choices = Mux(c.adds_a, a2, Mux(c.subtract, self.settings.minus, b2))
-        part = Signal(signed(RESULT_BITS + 1), name="part3", reset_less=True)
+        choices = Mux(c.adds_a, a4, Mux(c.subtract, self.settings.minus, b4))
+        part = Signal(signed(RESULT_BITS + 1), name="part5", reset_less=True)
         m.d.sync += part.eq(choices)
-        ramp = (c.activation | c.relu) & a2[-1]
+        ramp = (c.activation | c.relu) & a4[-1]
         with m.If(~(c.adds_a | c.subtract | c.add | c.angle) | ramp):
             m.d.sync += part.eq(0)
         return part
 
-    def _operands(self, m, a2, b2, byte2, coder, argument):
+    def _operands(self, m, a4, b4, byte4, coder, argument):
         """Of the product, and the entry of the table."""
         c = self.control
-        a3 = _after(m, a2, "a3")
-        b3 = _after(m, Mux(c.rotate, b2[:SINE_BITS].as_signed(), b2), "b3")
-        beyond3 = _after(m, argument.beyond, "beyond3")
-        entry3, extra3 = (
-            data.View(port.shape(), _after(m, port.as_value(), f"{name}3"))
+        a5 = _after(m, a4, "a5")
+        b5 = _after(m, Mux(c.rotate, b4[:SINE_BITS].as_signed(), b4), "b5")
+        beyond5 = _after(m, argument.beyond, "beyond5")
+        entry5, extra5 = (
+            data.View(port.shape(), _after(m, port.as_value(), f"{name}5"))
             for name, port in (("entry", self.entry), ("extra", self.extra))
         )
         wide = []
         for name in ("low", "step"):
-            value, above = entry3[name], extra3[name].as_unsigned()
+            value, above = entry5[name], extra5[name].as_unsigned()
             wide.append(Cat(value, Mux(c.exp2, above, value[-1].replicate(len(above)))))
-        low4 = _after(m, wide[0].as_signed(), "low4")
-        with m.If(~c.table | beyond3):
-            m.d.sync += low4.eq(0)
-        second = Array([self.settings.constant, b3, a3, argument.rest])
-        x4 = _after(m, Mux(c.table, wide[1].as_signed(), a3), "x4")
-        y4 = _after(m, second[c.times], "y4")
-        assert len(low4) == LOW_BITS
+        low6 = _after(m, wide[0].as_signed(), "low6")
+        with m.If(~c.table | beyond5):
+            m.d.sync += low6.eq(0)
+        second = Array([self.settings.constant, b5, a5, argument.rest])
+        x6 = _after(m, Mux(c.table, wide[1].as_signed(), a5), "x6")
+        y6 = _after(m, second[c.times], "y6")
+        assert len(low6) == LOW_BITS
 
         # Codes and lengths take a cycle more.
-        more4 = _later(m, byte2 + 1, "more", 2, 4)
-        a4_minus = _after(m, a3[-1], "a4_minus")
+        more6 = _later(m, byte4 + 1, "more", 4, 6)
+        a6_minus = _after(m, a5[-1], "a6_minus")
         small = Signal(signed(9))
         with m.If(c.residue):
             m.d.comb += small.eq(coder.significand)
         with m.Elif(c.code):
             m.d.comb += small.eq(coder.code)
         with m.Else():  # LENGTHS
-            m.d.comb += small.eq(Mux(coder.some & ~a4_minus, coder.place + more4, -128))
+            m.d.comb += small.eq(Mux(coder.some & ~a6_minus, coder.place + more6, -128))
         is_small = c.residue | c.code | c.lengths
         x, y = (Signal(signed(RESULT_BITS)) for _ in range(2))
         m.d.comb += [
-            x.eq(Mux(is_small, small, x4)),
-            y.eq(Mux(c.residue, coder.power, y4)),
+            x.eq(Mux(is_small, small, x6)),
+            y.eq(Mux(c.residue, coder.power, y6)),
         ]
-        return _after(m, x, "x5"), _after(m, y, "y5"), low4
+        return _after(m, x, "x7"), _after(m, y, "y7"), low6
 
 
 def _after(m, value, name):

@@ -22,7 +22,7 @@ class VectorSettings(wiring.Component):
     take: ``registers``, ``top`` and ``place``, the position of the column, are those of the next
         segment
     taken: the registers that were taken last
-    hand: in the next cycle the lanes need those, as ``settings``
+    hand: two cycles later the lanes need base of ``settings``, and a cycle later the others
     """
 
     def __init__(self):
@@ -62,6 +62,7 @@ class VectorSettings(wiring.Component):
         ]
         distance, minus = Signal.like(s.distance), Signal.like(s.minus)
         base, constant = Signal.like(tops), Signal.like(s.constant)
+        handed, later = Signal(SETTINGS), Signal(SETTINGS)
         m.d.sync += [
             distance.eq(LEFT_BITS - power),
             minus.eq(-factor),
@@ -72,13 +73,20 @@ class VectorSettings(wiring.Component):
             m.d.sync += power.eq(Mux(c.table, -STEP_BITS, 0))
         with m.If(self.hand):
             m.d.sync += [
-                s.base.eq(base),
-                s.distance.eq(distance),
-                s.minus.eq(minus),
-                s.constant.eq(constant),
+                handed.base.eq(base),
+                handed.distance.eq(distance),
+                handed.minus.eq(minus),
+                handed.constant.eq(constant),
             ]
             with m.If(~c.exp2):
-                m.d.sync += s.base.eq(Mux(c.sine, 1 << (SINE_FIRST - 1), 0))
+                m.d.sync += handed.base.eq(Mux(c.sine, 1 << (SINE_FIRST - 1), 0))
             with m.If(~(c.scale | c.angle)):
-                m.d.sync += s.constant.eq(~c.relu)
+                m.d.sync += handed.constant.eq(~c.relu)
+        m.d.sync += [
+            s.base.eq(handed.base),
+            later.eq(handed),
+            s.distance.eq(later.distance),
+            s.minus.eq(later.minus),
+            s.constant.eq(later.constant),
+        ]
         return m

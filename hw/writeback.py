@@ -22,7 +22,7 @@ class Writeback(wiring.Component):
     take: the tile whose header came last is complete; its header is needed from now on
     exponent: shared exponent of each column's activations; until ``take`` of the last tile
     shift: the instruction's, until then
-    valid, row, dot: from the array
+    valid, dot: from the array; next_row: of the next cycle's dot
     start, dst, count: first word of the results, and tiles. Results of the instruction before may
         be still to come, unless it is ``full``.
     enable, address, data: to the scratchpad, a word for each column
@@ -46,7 +46,7 @@ class Writeback(wiring.Component):
                 "exponent": In(signed(8)).array(config.cols),
                 "shift": In(signed(8)),
                 "valid": In(1),
-                "row": In(range(config.rows)),
+                "next_row": In(range(config.rows)),
                 "dot": In(signed(config.acc_bits)).array(config.cols),
                 "start": In(1),
                 "dst": In(range(config.scratch_words)),
@@ -81,9 +81,9 @@ class Writeback(wiring.Component):
                 m.d.sync += coming.eq(slice_in)
             with m.If(taken):
                 m.d.sync += current.eq(Mux(self.bare, 0, coming) if plane else coming)
-            picked.append(current.word_select(self.row, 8))
-        bias = Signal(signed(RESULT_BITS))
-        m.d.comb += bias.eq(Cat(picked[1:]))
+            pick = Signal(8, name=f"picked{plane}", reset_less=True)
+            m.d.sync += pick.eq(current.word_select(self.next_row, 8))
+            picked.append(pick)
 
         per_word = self.config.results_per_word
         delayed = [self.valid] + [Signal(name=f"valid{n}") for n in range(self.latency - 1)]
@@ -109,12 +109,11 @@ class Writeback(wiring.Component):
             scale = Signal(signed(9), name=f"scale{column}")
             with m.If(taken):
                 m.d.sync += scale.eq(self.exponent[column] + self.shift)
-            # A register, as the row's exponent and bias are found among many.
             m.d.sync += [
                 requant.valid.eq(self.valid & self.active[column]),
                 requant.dot.eq(self.dot[column]),
                 requant.scale.eq(row_exponent + scale),
-                requant.bias.eq(bias),
+                requant.bias.eq(Cat(picked[1:]).as_signed()),
             ]
             word = Signal(8 * self.config.bus_bytes, name=f"word{column}", reset_less=True)
             with m.If(requant.result_valid):

@@ -146,6 +146,7 @@ class Bench:
         """Check the outputs of every cycle, as they are before its end."""
         run, dut = self.run, self.dut
         invalid = deque([False, False])  # of the two cycles before
+        row = 0  # of results in this cycle
         while True:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
@@ -158,10 +159,11 @@ class Bench:
             run.check(int(dut.result_valid.value), due, f"result_valid in cycle {cycle}")
             if first and due:
                 self.expected.popleft()
-                run.check(int(dut.result_row.value), first.row, "result_row")
+                run.check(row, first.row, "next_row")
                 got = np.array([handle.value.to_signed() for handle in self.results])
                 what = f"dots of row {first.row}"
                 run.check(got[self.active], first.dots[self.active], what)
+            row = int(dut.next_row.value)
 
 
 async def check_tiles(run: Run, count: int, bubbles: float, broken: float) -> None:
@@ -172,6 +174,7 @@ async def check_tiles(run: Run, count: int, bubbles: float, broken: float) -> No
         bench.active = run.rng.random(config.cols) < 0.6
         bench.active[run.rng.integers(config.cols)] = True
         run.dut.active.value = sum(1 << int(c) for c in np.flatnonzero(bench.active))
+        await FallingEdge(run.dut.clk)
         for tile in random_tiles(run.rng, config, int(run.rng.integers(1, 12)), broken):
             await bench.send(tile)
         await bench.drain()

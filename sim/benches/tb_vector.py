@@ -172,7 +172,8 @@ class Bench:
         await RisingEdge(dut.done)
         await RisingEdge(dut.clk)
         took = self.run.cycle - began
-        await RisingEdge(dut.clk)  # the last word may be on its way to the scratchpad
+        for _ in range(2):  # the last word may be on its way to the scratchpad
+            await RisingEdge(dut.clk)
         execute(i, self.scratch, self.registers, position, self.config)
         return took
 
@@ -329,7 +330,8 @@ async def clear(run: Run) -> None:
         dut.clear.value = 1
         await RisingEdge(dut.clk)
         dut.clear.value = 0
-        await RisingEdge(dut.clk)  # a last word is on its way to the scratchpad
+        for _ in range(2):  # a last word is on its way to the scratchpad
+            await RisingEdge(dut.clk)
         # Registers are not defined now: an instruction that uses none.
         await bench.fill()
         i = random_vector(run.rng, bench.config, position, Function.MULTIPLY)

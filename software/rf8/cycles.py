@@ -26,13 +26,13 @@ _REQUEST = 3  # from a stream's descriptor, or the start of a LOAD, to its first
 _SLICE = 3  # from a beat to its slice: `hw.weight_fetch.WeightFetch.latency`
 _MATMUL_START = 4  # from a start to the first slice
 _WRITTEN = 12  # from the last row that leaves the array until all is written
-_ERRORS = 5  # from the last slice until the next MATMUL is looked at
+_ERRORS = 6  # from the last slice until the next MATMUL is looked at
 _SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.scalar_unit.ScalarUnit`
 _SPACING = 8  # `hw.vector_finish.SPACING`
 PROGRAM_AHEAD = 16  # `hw.prefetch.SLOTS`
 LOADS_AHEAD = 8  # `hw.load.Loader.most`
 STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.store.BUFFER_*`
-_LANES = 17  # of the vector unit, from a word's address to its results
+_LANES = 19  # of the vector unit, from a word's address to its results
 
 
 @dataclass
