@@ -112,7 +112,8 @@ class Array(wiring.Component):
     weights: ``rows`` weights of a byte each
     x: ``cols`` activations, `delay` cycles after the slice
     active: columns that take part; constant from the cycle before a tile until its results are out
-    hold: no slice in this cycle, please: lanes with bins are read in the gap
+    hold: no slice in this cycle, please: lanes with bins are read in the gap; next_hold: nor in
+        the next one
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
         it to fall: that is what the double buffer cannot hide.
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
@@ -141,6 +142,7 @@ class Array(wiring.Component):
                 "x": In(signed(config.act_bits)).array(config.cols),
                 "active": In(config.cols),
                 "hold": Out(1),
+                "next_hold": Out(1),
                 "busy": Out(1),
                 "idle": Out(1),
                 "invalid": Out(1),
@@ -183,7 +185,11 @@ class Array(wiring.Component):
                 ]
 
         m.submodules.drain = drain = Drain(self.config, delay=self.delay)
-        m.d.comb += [drain.capture.eq(capture), self.hold.eq(drain.hold)]
+        m.d.comb += [
+            drain.capture.eq(capture),
+            self.hold.eq(drain.hold),
+            self.next_hold.eq(drain.next_hold),
+        ]
         with m.If(self.valid & self.last):
             m.d.sync += self.busy.eq(1)
         with m.Elif(drain.last):

@@ -15,7 +15,7 @@ class Drain(wiring.Component):
     Ports
     -----
     capture: a tile is complete
-    hold: no slice in this cycle
+    hold: no slice in this cycle; next_hold: in the next one
     steal, read_bin: in the next cycle the lanes' read port is for this bin
     take: the lanes keep the bin that they read, ``delay`` cycles later
     out, row, bin: the row to combine, and the bin that lanes show
@@ -30,6 +30,7 @@ class Drain(wiring.Component):
             {
                 "capture": In(1),
                 "hold": Out(1),
+                "next_hold": Out(1),
                 "steal": Out(1),
                 "read_bin": Out(bins),
                 "take": Out(1),
@@ -69,7 +70,8 @@ class Drain(wiring.Component):
 
         draining, timer, bin = Signal(), Signal(range(rows)), Signal.like(self.bin)
         held_bin = Signal.like(self.bin)
-        m.d.sync += [self.hold.eq(draining & (timer == 0)), held_bin.eq(bin)]
+        m.d.comb += self.next_hold.eq(draining & (timer == 0))
+        m.d.sync += [self.hold.eq(self.next_hold), held_bin.eq(bin)]
         with m.If(self.capture):
             m.d.sync += [draining.eq(1), bin.eq(bins - 1)]
         with m.Elif(draining):

@@ -27,10 +27,12 @@ class MatmulControl(wiring.Component):
     streamed: all slices have been taken, and their errors shown: the next MATMUL may start, if it
         needs none of the results
     done: for one cycle, when all results are written
-    weights_valid, weights_failed, weights_ready, weights_end: the weight stream
+    weights_next, weights_failed, weights_ready, weights_end: the weight stream; a slice is there in
+        the next cycle
     x_enable, x_address, x_word: the scratchpad, latency 1; enabled all the time, as its banks are
         far away
-    array_valid, array_last, array_busy, array_hold, x: the array (`x` its `delay` cycles later)
+    array_valid, array_last, array_busy, array_next_hold, x: the array (`x` its `delay` cycles
+        later)
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
@@ -49,7 +51,7 @@ class MatmulControl(wiring.Component):
                 "bias": In(1),
                 "streamed": Out(1),
                 "done": Out(1),
-                "weights_valid": In(1),
+                "weights_next": In(1),
                 "weights_failed": In(1),
                 "weights_ready": Out(1),
                 "weights_end": Out(1),
@@ -59,7 +61,7 @@ class MatmulControl(wiring.Component):
                 "array_valid": Out(1),
                 "array_last": Out(1),
                 "array_busy": In(1),
-                "array_hold": In(1),
+                "array_next_hold": In(1),
                 "x": Out(signed(act)).array(config.cols),
                 "header": Out(1),
                 "plane": Out(range(BIAS_PLANES)),
@@ -142,14 +144,17 @@ class MatmulControl(wiring.Component):
             m.d.sync += [in_header.eq(1), self.plane.eq(0), self.x_enable.eq(1)]
             m.next = "READ"
 
-        # Whether the slice is taken goes far, so it comes from registers, and from few.
+        # Whether the slice is taken goes far, so it comes from registers, and from few: from copies
+        # of those that are far away. Without reset, or synthesis makes one of two.
+        valid, hold = Signal(reset_less=True), Signal(reset_less=True)
+        m.d.sync += [valid.eq(self.weights_next), hold.eq(self.array_next_hold)]
         blocked, drain = Signal(), Signal()
         m.d.comb += [
-            drain.eq(running & ~in_header & ((last & self.array_busy) | self.array_hold)),
+            drain.eq(running & ~in_header & ((last & self.array_busy) | hold)),
             blocked.eq(~running | drain | (~in_header & turn & ~ahead)),
-            taken.eq(self.weights_valid & ~blocked),
+            taken.eq(valid & ~blocked),
             self.weights_ready.eq(~blocked),
-            self.stall_weights.eq(~self.weights_valid & ~blocked),
+            self.stall_weights.eq(~valid & ~blocked),
             self.stall_drain.eq(drain),
         ]
 

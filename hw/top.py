@@ -200,14 +200,14 @@ class Accelerator(wiring.Component):
         weights, matmul = self.units["weights"], self.units["matmul"]
         array, writeback = self.units["array"], self.units["writeback"]
         m.d.comb += [
-            matmul.weights_valid.eq(weights.valid),
+            matmul.weights_next.eq(weights.next_valid),
             matmul.weights_failed.eq(weights.failed),
             weights.ready.eq(matmul.weights_ready),
             weights.end.eq(matmul.weights_end),
             array.valid.eq(matmul.array_valid),
             array.last.eq(matmul.array_last),
             matmul.array_busy.eq(array.busy),
-            matmul.array_hold.eq(array.hold),
+            matmul.array_next_hold.eq(array.next_hold),
             matmul.results_idle.eq(array.idle & writeback.idle),
             writeback.header.eq(matmul.header),
             writeback.plane.eq(matmul.plane),

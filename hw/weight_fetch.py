@@ -28,7 +28,8 @@ class WeightFetch(wiring.Component):
     -----
     descriptor: streams to read, in order
     request, beat, data, error: to `ReadMaster`
-    slice, valid, failed: a slice of ``rows`` bytes, and whether its beat was flagged by the memory
+    slice, valid, failed: a slice of ``rows`` bytes, and whether its beat was flagged by the memory;
+        next_valid: in the next cycle
     ready: the slice is taken
     end: ... and it is the last of its stream; the next one starts on a new beat
 
@@ -48,6 +49,7 @@ class WeightFetch(wiring.Component):
                 "error": In(1),
                 "slice": Out(8).array(config.rows),
                 "valid": Out(1),
+                "next_valid": Out(1),
                 "failed": Out(1),
                 "ready": In(1),
                 "end": In(1),
@@ -97,12 +99,10 @@ class WeightFetch(wiring.Component):
         beat, spare = (Signal(width + 1, name=name, reset_less=True) for name in ("beat", "spare"))
         kept, done = Signal(), Signal()
         m.d.comb += [fifo.r_en.eq(~kept), self.failed.eq(beat[width])]
+        m.d.comb += self.next_valid.eq((self.valid & ~done) | kept | popped)
+        m.d.sync += self.valid.eq(self.next_valid)
         with m.If(~self.valid | done):
-            m.d.sync += [
-                beat.eq(Mux(kept, spare, fifo.r_data)),
-                self.valid.eq(kept | popped),
-                kept.eq(0),
-            ]
+            m.d.sync += [beat.eq(Mux(kept, spare, fifo.r_data)), kept.eq(0)]
         with m.Elif(popped):
             m.d.sync += kept.eq(1)
         with m.If(~kept):
