@@ -26,7 +26,10 @@ from .writeback import Writeback
 
 
 class Accelerator(wiring.Component):
-    """RF8 accelerator: AXI4 manager ``m_axi_*``, AXI4-Lite subordinate ``s_axi_*``, and ``irq``."""
+    """RF8 accelerator: AXI4 manager ``m_axi_*``, AXI4-Lite subordinate ``s_axi_*``, and ``irq``.
+
+    A reset lasts two cycles at least: that of the units follows a cycle later.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config

@@ -35,13 +35,13 @@ BOARDS: dict[str, Board] = {
         platform="ULX3S_85F_Platform",
         clock="clk25",
         leds=8,
-        nextpnr="--85k --package CABGA381 --speed 6",
+        nextpnr="--85k --package CABGA381 --speed 6 --placer static",
         loader="-b ulx3s",
     ),
 }
 
 MAPPED_LANES = 64
-"""Config ecp5, with 64 lanes, takes 26 % of an ECP5-85F's tables; wider bins take more."""
+"""Config ecp5, with 64 lanes, takes 40 % of an ECP5-85F's tables; wider bins take more."""
 
 BLOCK_RAM_BITS = 208 * 18 * 1024
 

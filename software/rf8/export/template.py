@@ -82,7 +82,7 @@ def port_meaning(name: str) -> str:
     """
     alone = {
         "clk": "clock; everything happens at its rising edge",
-        "rst": "reset, active high, synchronous",
+        "rst": "reset, active high, synchronous, for two cycles at least",
         "irq": "interrupt, active high, level: see INTERRUPT",
     }
     if name in alone:

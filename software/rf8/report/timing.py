@@ -224,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m rf8.report.timing",
         description="Place and route on ECP5 with nextpnr: clock rates over three seeds.",
         epilog="""examples:
-  python -m rf8.report.timing                all designs, some 40 minutes; stored for the report
+  python -m rf8.report.timing                all designs, an hour; stored for the report
   python -m rf8.report.timing --only array   those whose name has "array" in it
 
 Runs are kept by content: what is interrupted goes on where it was.""",
