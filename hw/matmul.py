@@ -29,8 +29,8 @@ class MatmulControl(wiring.Component):
     done: for one cycle, when all results are written
     weights_next, weights_failed, weights_ready, weights_end: the weight stream; a slice is there in
         the next cycle
-    x_enable, x_address, x_word: the scratchpad, latency 1; enabled from the start until done, as its
-        banks are far away
+    x_enable, x_address, x_word: the scratchpad, latency 1; enabled from the start until done, as
+        its banks are far away
     array_valid, array_last, array_busy, array_next_hold, x: the array (`x` its `delay` cycles
         later)
     header, plane, bare, take, exponent: to the writeback
