@@ -58,7 +58,7 @@ def test_summary_is_of_the_clock_and_not_of_the_pins():
         ],
     }
     assert timing.summary(json.dumps(report)) == {
-        "fmax_mhz": 250.0,
+        "fmax_mhz": 250.04,
         "critical_path": "row0.late → lane0_1.product (0.8 ns logic, 3.2 ns wires)",
     }
 

