@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 
 from .axi import Bursts, axi4_write
-from .queue import StreamQueue
+from .queue import ReadAhead, StreamQueue
 from .scratchpad import choose_bank
 
 BUFFER_WORDS = 512
@@ -151,20 +151,17 @@ class Storer(wiring.Component):
         m.submodules.beats = beats = StoreData(self.config)
         reading = self._read(m, commands.i, words)
 
-        # A word waits outside the memory, whose output comes late in the cycle.
-        # Another does where the first does not leave, so that reading does not look at the bus.
-        word, spare = (Signal(width, name=n, reset_less=True) for n in ("word", "spare"))
-        word_valid, spared, popped = Signal(), Signal(), Signal()
-        m.d.comb += [words.r_en.eq(~spared), popped.eq(words.r_rdy & ~spared)]
-        with m.If(~word_valid | beats.pop):
-            m.d.sync += [word.eq(Mux(spared, spare, words.r_data)), spared.eq(0)]
-            m.d.sync += word_valid.eq(spared | popped)
-        with m.Elif(popped):
-            m.d.sync += spared.eq(1)
-        with m.If(~spared):
-            m.d.sync += spare.eq(words.r_data)
+        m.submodules.ahead = ahead = ReadAhead(width)
+        m.d.comb += [
+            ahead.r_data.eq(words.r_data),
+            ahead.r_rdy.eq(words.r_rdy),
+            words.r_en.eq(ahead.r_en),
+            ahead.take.eq(beats.pop),
+            beats.word.eq(ahead.word),
+            beats.word_valid.eq(ahead.valid),
+        ]
 
-        # The next STORE, once all of the one before is sent; it waits outside, too.
+        # The next STORE, once all of the one before is sent; it waits outside the queue.
         command, waiting = Signal(Command), Signal()
         tag, sent_all, ready = Signal(32), Signal(), Signal()
         m.d.sync += ready.eq(~bursts.busy & sent_all & ~bursts.start)
@@ -180,8 +177,6 @@ class Storer(wiring.Component):
             beats.start.eq(bursts.start),
             beats.lane.eq(command.lane),
             beats.count.eq(command.count),
-            beats.word.eq(word),
-            beats.word_valid.eq(word_valid),
         ]
         with m.If(bursts.start):
             m.d.sync += tag.eq(command.tag)

@@ -62,7 +62,7 @@ class VectorSettings(wiring.Component):
         ]
         distance, minus = Signal.like(s.distance), Signal.like(s.minus)
         base, constant = Signal.like(tops), Signal.like(s.constant)
-        handed, later = Signal(SETTINGS), Signal(SETTINGS)
+        handed = Signal(SETTINGS)
         m.d.sync += [
             distance.eq(LEFT_BITS - power),
             minus.eq(-factor),
@@ -82,11 +82,8 @@ class VectorSettings(wiring.Component):
                 m.d.sync += handed.base.eq(Mux(c.sine, 1 << (SINE_FIRST - 1), 0))
             with m.If(~(c.scale | c.angle)):
                 m.d.sync += handed.constant.eq(~c.relu)
-        m.d.sync += [
-            s.base.eq(handed.base),
-            later.eq(handed),
-            s.distance.eq(later.distance),
-            s.minus.eq(later.minus),
-            s.constant.eq(later.constant),
-        ]
+        m.d.sync += s.base.eq(handed.base)
+        for name in ("distance", "minus", "constant"):
+            later = Signal.like(handed[name], name=f"later_{name}")
+            m.d.sync += [later.eq(handed[name]), s[name].eq(later)]
         return m

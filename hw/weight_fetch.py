@@ -1,6 +1,6 @@
 """Weight fetch: reads the weight streams of coming instructions ahead of the array."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from golden.config import AccelConfig
 
 from .axi import Burst, Bursts
-from .queue import StreamQueue
+from .queue import ReadAhead, StreamQueue
 
 
 class Descriptor(data.Struct):
@@ -64,6 +64,7 @@ class WeightFetch(wiring.Component):
         m.submodules.queue = queue = StreamQueue(Descriptor, 2)
         m.submodules.bursts = bursts = Bursts(self.config)
         m.submodules.fifo = fifo = SyncFIFOBuffered(width=width + 1, depth=depth)
+        m.submodules.ahead = ahead = ReadAhead(width + 1)
 
         connect(m, flipped(self.descriptor), queue.i)
         m.d.comb += [
@@ -76,42 +77,38 @@ class WeightFetch(wiring.Component):
         # Room that no burst has claimed yet.
         room = Signal(range(depth + 1), init=depth)
         fits = Signal()
-        asked, popped = Signal(), Signal()
+        asked = Signal()
         m.d.comb += [
             fits.eq(room >= bursts.o.payload.beats),
             self.request.valid.eq(bursts.o.valid & fits),
             self.request.payload.eq(bursts.o.payload),
             bursts.o.ready.eq(self.request.ready & fits),
             asked.eq(self.request.valid & self.request.ready),
-            popped.eq(fifo.r_en & fifo.r_rdy),
         ]
         with m.If(asked):
-            m.d.sync += room.eq(room - self.request.payload.beats + popped)
+            m.d.sync += room.eq(room - self.request.payload.beats + ahead.popped)
         with m.Else():
-            m.d.sync += room.eq(room + popped)
+            m.d.sync += room.eq(room + ahead.popped)
 
         m.d.comb += [
             fifo.w_data.eq(Cat(self.data, self.error)),
             fifo.w_en.eq(self.beat),
         ]
-        # Registers after the memory, which is slow: the array decodes right behind it. A spare one
-        # takes the beat that comes while the array waits, so that reading does not look at `ready`.
-        beat, spare = (Signal(width + 1, name=name, reset_less=True) for name in ("beat", "spare"))
-        kept, done = Signal(), Signal()
-        m.d.comb += [fifo.r_en.eq(~kept), self.failed.eq(beat[width])]
-        m.d.comb += self.next_valid.eq((self.valid & ~done) | kept | popped)
-        m.d.sync += self.valid.eq(self.next_valid)
-        with m.If(~self.valid | done):
-            m.d.sync += [beat.eq(Mux(kept, spare, fifo.r_data)), kept.eq(0)]
-        with m.Elif(popped):
-            m.d.sync += kept.eq(1)
-        with m.If(~kept):
-            m.d.sync += spare.eq(fifo.r_data)
+        done = Signal()
+        m.d.comb += [
+            ahead.r_data.eq(fifo.r_data),
+            ahead.r_rdy.eq(fifo.r_rdy),
+            fifo.r_en.eq(ahead.r_en),
+            ahead.take.eq(done),
+            self.valid.eq(ahead.valid),
+            self.next_valid.eq(ahead.next_valid),
+            self.failed.eq(ahead.word[width]),
+        ]
 
         per_beat = self.config.slices_per_beat
         if per_beat == 1:
             m.d.comb += done.eq(self.ready)
-            part = beat[:width]
+            part = ahead.word[:width]
         else:
             index = Signal(range(per_beat))
             m.d.comb += done.eq(self.ready & (self.end | (index == per_beat - 1)))
@@ -119,6 +116,6 @@ class WeightFetch(wiring.Component):
                 m.d.sync += index.eq(index + 1)
                 with m.If(self.end):
                     m.d.sync += index.eq(0)
-            part = beat[:width].word_select(index, 8 * rows)
+            part = ahead.word[:width].word_select(index, 8 * rows)
         m.d.comb += [self.slice[r].eq(part[8 * r : 8 * r + 8]) for r in range(rows)]
         return m
