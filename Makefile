@@ -20,11 +20,15 @@ run: $(VENV)/user ## generate text on the simulated hardware, compared with the 
 	@$(BIN)/rf8 run default --backend both --config $(CONFIG) --prompt "$(PROMPT)" \
 	  --max-new-tokens $(TOKENS) --temperature 0.6 $(ARGS)
 
+# Tests run side by side, each on one core.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+test test-all: export OMP_NUM_THREADS ?= 1
+
 test: lint ## lint, then all tests but the slow ones
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 test-all: lint ## lint, then all tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 sim: $(VENV)/dev ## verify the RTL: every cocotb testbench, and a table of them
 	@$(BIN)/python -m sim.benches $(ARGS)

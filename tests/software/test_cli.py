@@ -12,7 +12,7 @@ import pytest
 def rf8(*arguments, **environment):
     command = [sys.executable, "-m", "rf8.cli", *map(str, arguments)]
     env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=900)
 
 
 def test_quantize_compile_info_run(checkpoint, tmp_path):

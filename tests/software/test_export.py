@@ -35,7 +35,7 @@ def make(folder, *arguments, **environment):
     env = {**verilator_env(), **environment}
     env["PATH"] += os.pathsep + BINARIES
     return subprocess.run(
-        ["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        ["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=900
     )
 
 
