@@ -78,7 +78,9 @@ class Row(wiring.Component):
 
         # Bins that the tile has written before this term.
         words = bank_bits(self.kind.config)
-        written, held, place = Signal(bins), Signal(bins), self.weight.bin[:words]
+        written = Signal(bins)
+        held = Signal(bins)
+        place = self.weight.bin[:words]
         with m.If(self.complete):
             m.d.sync += [held.eq(written), written.eq(0)]
         with m.Elif(term):
@@ -115,7 +117,7 @@ class Array(wiring.Component):
     hold: no slice in this cycle, please: lanes with bins are read in the gap; next_hold: nor in
         the next one
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
-        it to fall: that is what the double buffer cannot hide.
+        it to fall: that is what the double buffer cannot hide. stays: so it does in the next cycle
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
         after ``busy`` has fallen
     invalid: a code of the slice was invalid (a pulse two cycles after `valid`)
@@ -144,6 +146,7 @@ class Array(wiring.Component):
                 "hold": Out(1),
                 "next_hold": Out(1),
                 "busy": Out(1),
+                "stays": Out(1),
                 "idle": Out(1),
                 "invalid": Out(1),
                 "result_valid": Out(1),
@@ -160,7 +163,8 @@ class Array(wiring.Component):
         # a cycle later, which the drain waits for.
         valid = [self.valid] + [Signal(name=f"valid{n}") for n in (1, 2)]
         last = [self.last] + [Signal(name=f"last{n}") for n in (1, 2)]
-        capture, bank = Signal(), Signal()
+        capture = Signal()
+        bank = Signal()
         for n in (1, 2):
             m.d.sync += [
                 valid[n].eq(valid[n - 1]),
@@ -190,10 +194,8 @@ class Array(wiring.Component):
             self.hold.eq(drain.hold),
             self.next_hold.eq(drain.next_hold),
         ]
-        with m.If(self.valid & self.last):
-            m.d.sync += self.busy.eq(1)
-        with m.Elif(drain.last):
-            m.d.sync += self.busy.eq(0)
+        m.d.comb += self.stays.eq(self.busy & ~drain.last)
+        m.d.sync += self.busy.eq(self.stays | (self.valid & self.last))
 
         row_parts = []
         for r in range(rows):

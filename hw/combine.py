@@ -19,7 +19,7 @@ class Combiner(wiring.Component):
     Ports
     -----
     bins: the bin that each lane of the column shows
-    row: the row to take
+    row: the row to take; never that of the cycle before
     pick: the same as one bit; none where its bin has no content and counts as zero
     top: it is the row's highest bin
     enable: take a bin in this cycle
@@ -63,17 +63,22 @@ class Combiner(wiring.Component):
                 m.d.sync += total.eq(picked)
             return m
 
-        lower, row = Signal(), Signal.like(self.row)
-        m.d.sync += [lower.eq(~self.top), row.eq(self.row)]
+        lower = Signal()
+        row = Signal.like(self.row)
+        with m.If(self.enable):  # so that each column has its own, close by
+            m.d.sync += [lower.eq(~self.top), row.eq(self.row)]
         m.submodules.sums = sums = memory.Memory(
             shape=signed(config.acc_bits), depth=config.rows, init=[]
         )
         read, write = sums.read_port(domain="comb"), sums.write_port()
-        above, wide = Signal(signed(config.acc_bits)), Signal(signed(config.acc_bits))
-        m.d.comb += [above.eq(read.data << (1 << config.align)), wide.eq(picked)]
+        # Read a cycle ahead: the row's sum was written before that, as it was not the row before.
+        above = Signal(signed(config.acc_bits), reset_less=True)
+        wide = Signal(signed(config.acc_bits))
+        m.d.sync += above.eq(read.data << (1 << config.align))
+        m.d.comb += wide.eq(picked)
         new = add_subtract(m, platform, "combine", wide, above, subtract=0, carry=0, keep=lower)
         m.d.comb += [
-            read.addr.eq(row),
+            read.addr.eq(self.row),
             write.addr.eq(row),
             write.en.eq(enable),
             write.data.eq(new),

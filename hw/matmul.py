@@ -1,6 +1,6 @@
 """Matrix product control: pairs weight slices with activations, tile after tile."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -31,8 +31,8 @@ class MatmulControl(wiring.Component):
         the next cycle
     x_enable, x_address, x_word: the scratchpad, latency 1; enabled from the start until done, as
         its banks are far away
-    array_valid, array_last, array_busy, array_next_hold, x: the array (`x` its `delay` cycles
-        later)
+    array_valid, array_last, array_busy, array_stays, array_hold, array_next_hold, x: the array (`x`
+        its `delay` cycles later)
     header, plane, bare, take, exponent: to the writeback
     results_idle: array and writeback hold no results
     failed: a weight slice came from a beat that the memory flagged
@@ -61,6 +61,8 @@ class MatmulControl(wiring.Component):
                 "array_valid": Out(1),
                 "array_last": Out(1),
                 "array_busy": In(1),
+                "array_stays": In(1),
+                "array_hold": In(1),
                 "array_next_hold": In(1),
                 "x": Out(signed(act)).array(config.cols),
                 "header": Out(1),
@@ -81,12 +83,18 @@ class MatmulControl(wiring.Component):
         cols = range(self.config.cols)
 
         # Operands and how far the instruction is.
-        k_last, before_last, tiles, bias = Signal(16), Signal(16), Signal(16), Signal()
+        k_last = Signal(16)
+        before_last = Signal(16)
+        tiles = Signal(16)
+        bias = Signal()
+        one_slice = Signal()
         first_word = Signal.like(self.x_address)
-        k, in_header, final_tile, running = Signal(16), Signal(), Signal(), Signal()
+        k = Signal(16)
+        in_header = Signal()
+        final_tile = Signal()
+        running = Signal()
         words = [Signal(8 * self.config.bus_bytes, name=f"word{c}", reset_less=True) for c in cols]
         position = Signal(range(per_word))
-        ahead = Signal()
 
         with m.If(self.start):
             m.d.sync += [
@@ -98,7 +106,9 @@ class MatmulControl(wiring.Component):
                 first_word.eq(self.src + 1),
             ]
 
-        last, turn, taken = Signal(), Signal(), Signal()
+        last = Signal()
+        turn = Signal()
+        taken = Signal()
         m.d.comb += [
             self.array_last.eq(last),
             self.weights_end.eq(last & final_tile & ~in_header),
@@ -108,31 +118,38 @@ class MatmulControl(wiring.Component):
             self.take.eq(self.array_valid & last),
         ]
         # Activations, `delay` cycles after the slice, and their words.
-        turned, place = Signal(), position
+        turned = Signal()
+        place = position
         load = turned
         for _ in range(delay(self.config)):
-            load, place = Signal(), Signal.like(position)
+            load = Signal()
+            place = Signal.like(position)
             m.d.sync += [load.eq(turned), place.eq(position)]
         with m.If(load):
             m.d.sync += [words[c].eq(self.x_word[c]) for c in cols]
         m.d.comb += [self.x[c].eq(words[c].word_select(place, self.config.act_bits)) for c in cols]
         m.d.sync += self.failed.eq(taken & self.weights_failed)
         # Known a cycle ahead, as everything waits for them.
+        next_last = Signal()
+        ends = Signal()
+        m.d.comb += [next_last.eq(k == before_last), ends.eq(position == per_word - 2)]
+        m.d.sync += one_slice.eq(k_last == 0)
         with m.If(in_header):
-            m.d.sync += [last.eq(k_last == 0), turn.eq((k_last == 0) | (per_word == 1))]
+            m.d.sync += [last.eq(one_slice), turn.eq(one_slice)]
         with m.Elif(taken):
-            ends = (position == (per_word - 2) % per_word) | (per_word == 1)
-            m.d.sync += [last.eq(k == before_last), turn.eq((k == before_last) | ends)]
+            m.d.sync += [last.eq(next_last), turn.eq(next_last | ends)]
 
-        # `ahead`: the word after the current one is on the read port; `port` is its index.
-        port, before_end, single, ends_words = Signal(16), Signal(16), Signal(), Signal()
+        # The word after the current one comes to the read port a cycle later; `port` is its index.
+        port = Signal(16)
+        before_end = Signal(16)
+        single = Signal()
+        ends_words = Signal()
         last_word = k_last >> exact_log2(per_word)
         m.d.sync += [before_end.eq(last_word - 1), single.eq(last_word == 0)]
 
         def advance():
             """The word on the read port becomes current; read the next, or the first again."""
             m.d.comb += turned.eq(1)
-            m.d.sync += ahead.eq(0)
             with m.If(ends_words):
                 m.d.sync += [port.eq(0), ends_words.eq(single), self.x_address.eq(first_word)]
             with m.Else():
@@ -144,22 +161,43 @@ class MatmulControl(wiring.Component):
             m.d.sync += [in_header.eq(1), self.plane.eq(0), self.x_enable.eq(1)]
             m.next = "READ"
 
-        # Whether the slice is taken goes far, so it comes from registers, and from few: from copies
-        # of those that are far away. Without reset, or synthesis makes one of two.
-        valid, hold = Signal(reset_less=True), Signal(reset_less=True)
-        m.d.sync += [valid.eq(self.weights_next), hold.eq(self.array_next_hold)]
-        blocked, drain = Signal(), Signal()
+        # Whether a slice is taken, if it is there, goes far, so it is found a cycle ahead, for both
+        # cases: that the one before is taken and that it is not. The weight fetch has a register of
+        # its own for it, and here is a copy of `valid`: without reset, or synthesis joins the two.
+        valid = Signal(reset_less=True)
+        blocked = Signal(init=1)
+        ready = Signal()
+        waits = Signal()
+        waits_after = Signal()
+        header_ends = Signal()
         m.d.comb += [
-            drain.eq(running & ~in_header & ((last & self.array_busy) | hold)),
-            blocked.eq(~running | drain | (~in_header & turn & ~ahead)),
+            waits.eq(~in_header & ((last & self.array_stays) | self.array_next_hold)),
+            header_ends.eq(~bias | (self.plane == BIAS_PLANES - 1)),
+        ]
+        with m.If(in_header):
+            full = (one_slice & self.array_stays) | self.array_next_hold
+            m.d.comb += waits_after.eq(header_ends & full)
+        with m.Elif(last):
+            m.d.comb += waits_after.eq(final_tile)
+        with m.Else():
+            full = (next_last & self.array_stays) | self.array_next_hold
+            m.d.comb += waits_after.eq(full | (turn & (next_last | ends)))
+        m.d.sync += [
+            valid.eq(self.weights_next),
+            blocked.eq(~ready),
+            self.weights_ready.eq(ready),
+        ]
+        m.d.comb += [
             taken.eq(valid & ~blocked),
-            self.weights_ready.eq(~blocked),
             self.stall_weights.eq(~valid & ~blocked),
-            self.stall_drain.eq(drain),
+            self.stall_drain.eq(
+                running & ~in_header & ((last & self.array_busy) | self.array_hold)
+            ),
         ]
 
         # What is not needed at once follows a cycle later: that a slice is taken comes late.
-        since, ended = Signal(range(ERROR_LATENCY + 1)), Signal()
+        since = Signal(range(ERROR_LATENCY + 1))
+        ended = Signal()
         m.d.sync += [self.done.eq(0), self.streamed.eq(0), ended.eq(0)]
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
@@ -173,13 +211,14 @@ class MatmulControl(wiring.Component):
                 m.next = "FIRST"
             with m.State("FIRST"):
                 advance()
+                m.d.comb += ready.eq(1)
                 m.d.sync += running.eq(1)
                 m.next = "RUN"
             with m.State("RUN"):  # and `running`
-                m.d.sync += ahead.eq(1)
+                m.d.comb += ready.eq(running & ~Mux(taken, waits_after, waits))
                 with m.If(taken & in_header):
                     m.d.sync += self.plane.eq(self.plane + 1)
-                    with m.If(~bias | (self.plane == BIAS_PLANES - 1)):
+                    with m.If(header_ends):
                         m.d.sync += [in_header.eq(0), self.plane.eq(0)]
                 with m.If(taken & ~in_header):
                     m.d.sync += [k.eq(k + 1), position.eq(position + 1)]

@@ -210,6 +210,8 @@ class Accelerator(wiring.Component):
             array.valid.eq(matmul.array_valid),
             array.last.eq(matmul.array_last),
             matmul.array_busy.eq(array.busy),
+            matmul.array_stays.eq(array.stays),
+            matmul.array_hold.eq(array.hold),
             matmul.array_next_hold.eq(array.next_hold),
             matmul.results_idle.eq(array.idle & writeback.idle),
             writeback.header.eq(matmul.header),
