@@ -48,7 +48,9 @@ def add_choice(m, platform, name, a0, a1, select, b):
     ``name``: of the submodule.
     """
     width = len(b)
-    y, first, second = (Signal(signed(width)) for _ in range(3))
+    y = Signal(signed(width))
+    first = Signal(signed(width))
+    second = Signal(signed(width))
     if platform == VERILOG_PLATFORM:
         m.d.comb += [first.eq(a0), second.eq(a1)]
         m.submodules[name] = Instance(

@@ -115,9 +115,11 @@ class Bursts(wiring.Component):
         left = Signal(32)
         longest = self.config.burst_beats
         fine = exact_log2(longest)
-        room, beats = Signal(range(1, longest + 1)), Signal(range(longest + 1))
+        room = Signal(range(1, longest + 1))
+        beats = Signal(range(longest + 1))
         # What is left fits before the next multiple; a look at the low bits is enough for it.
-        last, more = Signal(), Signal()
+        last = Signal()
+        more = Signal()
         m.d.comb += [
             last.eq(~left[fine + 1 :].any() & (left[: fine + 1] <= room)),
             beats.eq(Mux(last, left[: fine + 1], room)),
@@ -197,7 +199,8 @@ class ReadMaster(wiring.Component):
                 axi.arlen.eq(chosen.beats - 1),
             ]
 
-        flying, ended = Signal(16), Signal()
+        flying = Signal(16)
+        ended = Signal()
         m.d.comb += ended.eq(axi.rvalid & axi.rlast)
         m.d.sync += flying.eq(flying + taken - ended)
         with m.If(taken):

@@ -188,17 +188,23 @@ class Checker(wiring.Component):
         m.submodules.rules = rules = Rules(config)
         m.submodules.places = places = Places(config)
         m.submodules.sums = sums = Sums(config)
-        is_matmul, is_vector, indexed = Signal(), Signal(), Signal()
+        is_matmul = Signal()
+        is_vector = Signal()
+        indexed = Signal()
         m.d.sync += [
             is_matmul.eq(o.opcode == Opcode.MATMUL),
             is_vector.eq(o.opcode == Opcode.VECTOR),
             indexed.eq(holds(o.flags, INDEXED)),
         ]
         # The terms of a step are found while those of the step before are summed up.
-        step, ahead, terms = Signal(Step), Signal(Step), Signal(Sum)
+        step = Signal(Step)
+        ahead = Signal(Step)
+        terms = Signal(Sum)
         m.d.sync += terms.eq(sums.o)
-        total, factor = Signal(32), Signal(32)
-        times, bound = Signal.like(sums.o.times), Signal()
+        total = Signal(32)
+        factor = Signal(32)
+        times = Signal.like(sums.o.times)
+        bound = Signal()
         m.d.comb += [
             *(unit.operands.eq(o) for unit in (rules, places, sums)),
             *(places.tokens[c].eq(self.tokens[c]) for c in range(config.cols)),
@@ -268,8 +274,10 @@ class Checker(wiring.Component):
     def _chain(self, m, is_matmul, source_end, target_end) -> None:
         """Whether a MATMUL needs nothing of the instruction before it but the array."""
         o = self.operands
-        before, columns = Signal(), Signal.like(o.column)
-        first, last = Signal.like(o.dst), Signal.like(o.dst)
+        before = Signal()
+        columns = Signal.like(o.column)
+        first = Signal.like(o.dst)
+        last = Signal.like(o.dst)
         with m.If(self.first):
             m.d.sync += before.eq(0)
         with m.Elif(self.taken):
@@ -281,7 +289,8 @@ class Checker(wiring.Component):
     def _fits(self, m, total, bound, added, step, is_matmul, source_end) -> Signal:
         """Whether all places so far exist, and a MATMUL's do not overlap."""
         config, o = self.config, self.operands
-        fits, before = Signal(), Signal()
+        fits = Signal()
+        before = Signal()
         outside = bound & (total >> exact_log2(config.scratch_words)).any()
         overlap = is_matmul & (step == Step.TARGET) & ~before & (total[:16] >= o.src)
         m.d.sync += before.eq(source_end < o.dst)

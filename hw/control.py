@@ -99,7 +99,8 @@ class Control(wiring.Component):
         words = {REGISTERS[name][0]: value for name, value in readable.items()}
         for name, counter in counters.items():
             words |= {counter_offset(name): counter[:32], counter_offset(name) + 4: counter[32:]}
-        asked, chosen = Signal(), Signal(len(words))
+        asked = Signal()
+        chosen = Signal(len(words))
         m.d.comb += axi.arready.eq(~axi.rvalid & ~asked)
         m.d.sync += [
             asked.eq(axi.arvalid & axi.arready),
@@ -115,8 +116,11 @@ class Control(wiring.Component):
     def _write(self, m, enabled, token_column) -> None:
         """One at a time: address and data, once both are there, then what they do."""
         axi, config = self.axi, self.config
-        taken, write, controls = Signal(), Signal(), Signal()
-        address, word = Signal(10, reset_less=True), Signal(32, reset_less=True)
+        taken = Signal()
+        write = Signal()
+        controls = Signal()
+        address = Signal(10, reset_less=True)
+        word = Signal(32, reset_less=True)
         control = REGISTERS["CONTROL"][0] >> 2
         m.d.comb += [
             taken.eq(axi.awvalid & axi.wvalid & ~axi.bvalid & ~write),

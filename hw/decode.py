@@ -76,7 +76,8 @@ class Decoder(wiring.Component):
         config, code = self.config, self.code
         mantissa, field = code[0:3], code[3:7]
         lowest = 16 - config.span
-        exponent, nonzero = Signal(range(config.span)), Signal()
+        exponent = Signal(range(config.span))
+        nonzero = Signal()
         # Encoders for this span flush what lies below it, so such a code is a broken one.
         there = field >= lowest if lowest else code[0:7].any()
         m.d.comb += [

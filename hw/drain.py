@@ -48,10 +48,12 @@ class Drain(wiring.Component):
         rows, bins = self.config.rows, self.config.bins
         m.d.comb += self.last.eq(self.out & (self.row == rows - 1) & (self.bin == 0))
 
-        take, taken = self.take, Signal.like(self.bin)
+        take = self.take
+        taken = Signal.like(self.bin)
         kept, kept_bin = take, taken  # once the lanes have it
         for _ in range(self.delay):
-            now, bin_now = Signal(), Signal.like(self.bin)
+            now = Signal()
+            bin_now = Signal.like(self.bin)
             m.d.sync += [now.eq(kept), bin_now.eq(kept_bin)]
             kept, kept_bin = now, bin_now
         pick = Signal(rows)
@@ -68,7 +70,9 @@ class Drain(wiring.Component):
             m.d.comb += take.eq(self.capture)
             return m
 
-        draining, timer, bin = Signal(), Signal(range(rows)), Signal.like(self.bin)
+        draining = Signal()
+        timer = Signal(range(rows))
+        bin = Signal.like(self.bin)
         held_bin = Signal.like(self.bin)
         m.d.comb += self.next_hold.eq(draining & (timer == 0))
         m.d.sync += [self.hold.eq(self.next_hold), held_bin.eq(bin)]

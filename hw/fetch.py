@@ -76,7 +76,8 @@ class InstructionFetch(wiring.Component):
 
         beats = 8 * INSTRUCTION_BYTES // part_bits(config)
         raw = Signal(8 * INSTRUCTION_BYTES, reset_less=True)
-        left, failed = Signal(range(beats + 1)), Signal()
+        left = Signal(range(beats + 1))
+        failed = Signal()
         entry = self.entries.payload
         opcode = checker.operands.opcode
         m.d.comb += [

@@ -63,11 +63,16 @@ class Lane(wiring.Component):
         take = self.take
         if self.delay:
             # `enable` makes them differ from column to column: else synthesis would join them.
-            copies = {name: Signal.like(port, reset_less=True) for name, port in row.items()}
+            copies = {
+                name: Signal.like(port, name=f"own_{name}", reset_less=True)
+                for name, port in row.items()
+            }
             with m.If(self.enable):
                 m.d.sync += [copy.eq(row[name]) for name, copy in copies.items()]
             row = copies
-            (valid_here, write_here, take_here) = (Signal() for _ in range(3))
+            valid_here = Signal()
+            write_here = Signal()
+            take_here = Signal()
             m.d.sync += [
                 valid_here.eq(valid),
                 write_here.eq(write),

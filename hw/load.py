@@ -28,7 +28,8 @@ class CodeValue(wiring.Component):
         code = self.code
         bits = max(SIGNIFICANDS).bit_length()
         table = Array(Const(value, bits) for value in (*SIGNIFICANDS, 0))
-        magnitude, negative = Signal(bits + EXPONENTS - 1), Signal()
+        magnitude = Signal(bits + EXPONENTS - 1)
+        negative = Signal()
         m.d.sync += [
             magnitude.eq(Mux(code[:7] == 0, 0, table[code[:3]] << code[3:7])),
             negative.eq(code[7]),
@@ -106,9 +107,12 @@ class Loader(wiring.Component):
         coming = Signal(Coming)
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Coming).width, depth=self.most)
         head = Coming(queue.r_data)
-        lanes, lane = Signal(), Signal.like(self.lane)
+        lanes = Signal()
+        lane = Signal.like(self.lane)
         # Of the beat, in its LOAD; whether it is the last is known a beat ahead.
-        number, begins, ends = Signal(16), Signal(init=1), Signal()
+        number = Signal(16)
+        begins = Signal(init=1)
+        ends = Signal()
         final = Signal()
         m.d.comb += [
             bursts.start.eq(self.start),
@@ -133,7 +137,8 @@ class Loader(wiring.Component):
         # Lanes: a byte, its value, and where it goes. What comes with it: is it there, the first,
         # the last?
         stages = Cat(self.beat & lanes, begins, ends)
-        code, late_code = Signal(8), Signal(8)
+        code = Signal(8)
+        late_code = Signal(8)
         m.d.sync += [code.eq(self.data.word_select(lane, 8)), late_code.eq(code)]
         m.d.comb += decoder.code.eq(code)
         for stage in range(1 + CodeValue.latency):
@@ -146,7 +151,8 @@ class Loader(wiring.Component):
 
         per_word = config.results_per_word
         word = self.write_data
-        place, full = Signal(range(max(2, per_word))), Signal()
+        place = Signal(range(max(2, per_word)))
+        full = Signal()
         m.d.comb += full.eq(first | last | (place == per_word - 1))
         with m.If(~lanes):
             m.d.sync += word.eq(self.data)

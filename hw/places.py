@@ -52,8 +52,11 @@ class Places(wiring.Component):
         bus, word = exact_log2(config.bus_bytes), exact_log2(config.results_per_word)
 
         # The last place that is reached: by the last column, or by the one that is moved.
-        is_matmul, is_load, by_token = Signal(), Signal(), Signal()
-        column, token = Signal(8), Signal(POSITION_BITS)
+        is_matmul = Signal()
+        is_load = Signal()
+        by_token = Signal()
+        column = Signal(8)
+        token = Signal(POSITION_BITS)
         together = (o.opcode == Opcode.MATMUL) | (o.opcode == Opcode.VECTOR)
         m.d.sync += [
             is_matmul.eq(o.opcode == Opcode.MATMUL),

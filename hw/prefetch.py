@@ -72,9 +72,11 @@ class Prefetch(wiring.Component):
 
         # Bursts end on multiples of their longest, so that none crosses 4 KiB. There must be room
         # for the longest, so that no look at the length of the next is needed.
-        beat, beats = Signal(config.addr_bits - size), Signal(range(longest + 1))
+        beat = Signal(config.addr_bits - size)
+        beats = Signal(range(longest + 1))
         room = Signal(range(depth + 1), init=depth)
-        asked, taken = Signal(), Signal()
+        asked = Signal()
+        taken = Signal()
         m.d.comb += [
             self.request.payload.address.eq(beat << size),
             self.request.payload.beats.eq(beats),

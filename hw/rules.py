@@ -64,7 +64,8 @@ class Rules(wiring.Component):
         refused = []
         for opcode, rules in broken.items():
             name = opcode.name.lower()
-            is_it, breaks = Signal(name=f"is_{name}"), Signal(len(rules) + 1, name=f"breaks_{name}")
+            is_it = Signal(name=f"is_{name}")
+            breaks = Signal(len(rules) + 1, name=f"breaks_{name}")
             extra = (o.flags & (0xFF & ~int(FLAGS[opcode]))) != 0
             m.d.sync += [is_it.eq(o.opcode == opcode), breaks.eq(Cat(extra, *rules))]
             unused = [n for n, f in enumerate(FIELDS) if f not in (*USES[opcode], "opcode")]

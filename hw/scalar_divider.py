@@ -50,13 +50,15 @@ class ScalarDivider(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         after = self.operands.after[:4]
-        mean, is_root = Signal(), Signal()
+        mean = Signal()
+        is_root = Signal()
         m.d.sync += [mean.eq(after == After.MEAN), is_root.eq(after == After.ROOT)]
         m.submodules.epsilon = epsilon = ScalarEpsilon()
         m.submodules.steps = s = ScalarSteps()
         sign = self.sum[-1]
         # Controls of the subtraction are ready when its cycle begins.
-        extra, rooting = Signal(), Signal()
+        extra = Signal()
+        rooting = Signal()
         m.d.sync += extra.eq(0)
         m.d.comb += [
             epsilon.start.eq(self.start),
@@ -69,8 +71,12 @@ class ScalarDivider(wiring.Component):
             s.epsilon.eq(epsilon.value),
             s.carry.eq(epsilon.carry),
         ]
-        left, up, half, above = Signal(6), Signal(), Signal(), Signal()
-        half_of_root, inexact = Signal(), Signal()
+        left = Signal(6)
+        up = Signal()
+        half = Signal()
+        above = Signal()
+        half_of_root = Signal()
+        inexact = Signal()
         kept = Signal.like(s.difference, reset_less=True)
         m.d.sync += [kept.eq(s.difference), left.eq(left - 1)]
         with m.FSM():

@@ -35,8 +35,10 @@ class ScalarEpsilon(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        power, wanted = Signal(signed(7)), Signal(signed(10))
-        half, inexact = Signal(), Signal()
+        power = Signal(signed(7))
+        wanted = Signal(signed(10))
+        half = Signal()
+        inexact = Signal()
         exponent = self.word[24:].as_signed()
         low = self.value[:EPSILON_BITS]
         m.d.comb += wanted.eq(2 * self.amount + exponent + (2 * RESULT_FRAC + 6))

@@ -65,7 +65,9 @@ class ScalarSteps(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        bits, rest, minuend = self.bits, Signal(REST_BITS), Signal(REST_BITS)
+        bits = self.bits
+        rest = Signal(REST_BITS)
+        minuend = Signal(REST_BITS)
         # A bit is put below all, whose carry is that of epsilon.
         added = add_choice(
             m,
@@ -83,7 +85,8 @@ class ScalarSteps(wiring.Component):
             m.d.sync += bits.eq(Mux(self.load, added[1:], Cat(new, bits)))
 
         # The divisor's complement is kept: minus a number is that plus one, below all here.
-        complement, ones = Signal(ROOT_BITS, init=-1), Const(-1, REST_BITS - ROOT_BITS + 1)
+        complement = Signal(ROOT_BITS, init=-1)
+        ones = Const(-1, REST_BITS - ROOT_BITS + 1)
         with m.If(self.set_divisor):
             m.d.sync += complement.eq(~self.new_divisor)
         with m.Elif(self.push_divisor):

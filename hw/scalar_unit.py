@@ -70,15 +70,18 @@ class ScalarUnit(wiring.Component):
         # bits saturate anyway.
         mantissa = self.config.act_bits - 1
         low = o.immediate[:8].as_signed()
-        value, offset = Signal(signed(8)), Signal(signed(9))
-        total, least = Signal(signed(11)), Signal(signed(8))
+        value = Signal(signed(8))
+        offset = Signal(signed(9))
+        total = Signal(signed(11))
+        least = Signal(signed(8))
         top = Signal(signed(10))
         with m.If(self.start):
             m.d.sync += top.eq(saturate(self.top, 10))
         # The instruction is there long before: all but the number itself are registers. A length is
         # the place of the first bit and one; where there is none, minus one and one. What the carry
         # of a code adds goes into the adder's lowest bit.
-        by_top, number = Signal(), Signal(signed(10))
+        by_top = Signal()
+        number = Signal(signed(10))
         length = Cat(coder.place, Const(0, 1)) | (~coder.some).replicate(len(coder.place) + 1)
         m.d.comb += number.eq(Mux(by_top, top, length.as_signed()))
         m.d.sync += [by_top.eq(after[After.LIFT] | after[After.AMOUNT]), least.eq(-AMOUNT_MAX)]

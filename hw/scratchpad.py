@@ -56,13 +56,15 @@ class Scratchpad(wiring.Component):
         m = Module()
         config = self.config
         # What comes from all over the machine, and goes to banks all over it, waits halfway.
-        reading, address = Signal(), Signal.like(self.x_address)
+        reading = Signal()
+        address = Signal.like(self.x_address)
         m.d.sync += [
             reading.eq(self.store_enable | self.vector_enable),
             address.eq(Mux(self.store_enable, self.store_address, self.vector_address)),
         ]
         # One word for all banks, or one for each.
-        common, enables = Signal(), Signal(config.cols)
+        common = Signal()
+        enables = Signal(config.cols)
         word = Signal.like(self.load_data, reset_less=True)
         word_address = Signal.like(self.load_address)
         place = Signal.like(self.result_address)

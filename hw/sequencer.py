@@ -107,14 +107,16 @@ class Sequencer(wiring.Component):
             m.d.sync += waited.eq(waited + 1)
 
         # From the array and its control; they are far away.
-        failed_weight, invalid_weight = Signal(), Signal()
+        failed_weight = Signal()
+        invalid_weight = Signal()
         m.d.sync += [
             failed_weight.eq(self.failed_weight),
             invalid_weight.eq(self.invalid_weight),
         ]
 
         # What went wrong in this cycle; the first line that applies wins.
-        wrong, wrong_at = Signal(ErrorCode), Signal(32)
+        wrong = Signal(ErrorCode)
+        wrong_at = Signal(32)
         causes = [
             (self.abort, ErrorCode.ABORTED, pc),
             (self.failed_store, ErrorCode.BUS_WRITE, self.store_address),
@@ -139,7 +141,8 @@ class Sequencer(wiring.Component):
         chosen = {code: Signal(name=f"is_{unit}") for code, unit in UNITS.items()}
 
         # Whether the entry that comes next may begin while the unit is at work.
-        opcode, sound = entry.operands.opcode, Signal()
+        opcode = entry.operands.opcode
+        sound = Signal()
         follows = Signal()
         m.d.comb += [
             self.address.eq(pc),

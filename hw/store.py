@@ -71,7 +71,8 @@ class StoreData(wiring.Component):
         m = Module()
         config = self.config
         per_word = config.results_per_word
-        lane, left = Signal(Lane), Signal(16)
+        lane = Signal(Lane)
+        left = Signal(16)
         index = Signal(range(max(2, per_word)))
         whole = Signal()
         used_up = Signal()  # by this beat: its word
@@ -162,8 +163,11 @@ class Storer(wiring.Component):
         ]
 
         # The next STORE, once all of the one before is sent; it waits outside the queue.
-        command, waiting = Signal(Command), Signal()
-        tag, sent_all, ready = Signal(32), Signal(), Signal()
+        command = Signal(Command)
+        waiting = Signal()
+        tag = Signal(32)
+        sent_all = Signal()
+        ready = Signal()
         m.d.sync += ready.eq(~bursts.busy & sent_all & ~bursts.start)
         m.d.comb += commands.o.ready.eq(~waiting)
         with m.If(commands.o.valid & commands.o.ready):
@@ -192,8 +196,12 @@ class Storer(wiring.Component):
         config = self.config
         lanes = exact_log2(config.results_per_word)
         by_byte = self.shift == exact_log2(config.bus_bytes)
-        column, left = Signal.like(self.column), Signal(16)
-        coming, reading, more, room = Signal(4), Signal(), Signal(), Signal()
+        column = Signal.like(self.column)
+        left = Signal(16)
+        coming = Signal(4)
+        reading = Signal()
+        more = Signal()
+        room = Signal()
         m.d.comb += [
             command.payload.address.eq(self.address),
             command.payload.count.eq(self.count),
@@ -228,7 +236,9 @@ class Storer(wiring.Component):
         """Buffer to bus. Gives whether a burst is under way."""
         axi = self.axi
         # Addresses: one burst at a time, its data before the next.
-        left, sending, begun = Signal(9), Signal(), Signal()
+        left = Signal(9)
+        sending = Signal()
+        begun = Signal()
         m.submodules.tags = tags = SyncFIFO(width=len(tag), depth=BUFFER_BURSTS)
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
@@ -248,7 +258,8 @@ class Storer(wiring.Component):
             ]
 
         sent = Signal()
-        fresh, feeding = Signal(9), Signal()  # beats of this burst still to be taken, if any
+        fresh = Signal(9)  # beats of this burst still to be taken, if any
+        feeding = Signal()
         m.d.comb += [
             sent.eq(axi.wvalid & axi.wready),
             axi.wdata.eq(beats.data),
@@ -265,7 +276,8 @@ class Storer(wiring.Component):
         with m.If(sent):
             m.d.sync += [left.eq(left - 1), sending.eq(~axi.wlast)]
 
-        answered, expecting = Signal(), Signal()
+        answered = Signal()
+        expecting = Signal()
         with m.If(begun):
             m.d.sync += expecting.eq(1)
         with m.Elif(answered & (tags.level == 1)):

@@ -60,7 +60,9 @@ class VectorArgument(wiring.Component):
         angle = argument[SINE_FIRST:TURN_BITS]
         backwards, minus = angle[-2], angle[-1]
         above = argument[-1]  # of EXP2: not below the base
-        index, place, end = Signal(INDEX_BITS), Signal(STEP_BITS), Signal()
+        index = Signal(INDEX_BITS)
+        place = Signal(STEP_BITS)
+        end = Signal()
         with m.If(c.exp2):
             split = _split(argument[:EXP2_BITS] & ~above.replicate(EXP2_BITS), EXP2)
             m.d.comb += [Cat(place, index).eq(split)]

@@ -73,7 +73,9 @@ class VectorCoder(wiring.Component):
         passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
         # One more of them is passed than the one before; the last is that of the next octave.
         first = [p & ~q for p, q in pairwise(passed)]
-        mantissa, smallest, negative = Signal(3), Signal(), Signal(3)
+        mantissa = Signal(3)
+        smallest = Signal()
+        negative = Signal(3)
         limits = [self._reached(m, Cat(above), bound) for bound in (LARGEST, LARGEST - self.span)]
         m.d.sync += [
             mantissa.eq(
@@ -123,14 +125,17 @@ class VectorCoder(wiring.Component):
 
     def _reached(self, m, top, bound):
         """In the next cycle, whether the leading one is at ``bound`` or above when rounded."""
-        past, just = Signal(), Signal()
+        past = Signal()
+        just = Signal()
         m.d.sync += [past.eq(at_least(top, bound)), just.eq(top == bound - 1)]
         return past | (just & self.carry)
 
     def _round(self, m, mantissa, smallest, negative, large, enough):
         """The code, from the place of the leading one and how what is behind it is rounded."""
         top, some, carry = self.place, self.some, self.carry
-        exponent, m_code, zero = Signal(4), Signal(3), Signal()
+        exponent = Signal(4)
+        m_code = Signal(3)
+        zero = Signal()
         m.d.comb += [exponent.eq(top - CODE_FRAC + carry), m_code.eq(mantissa)]
         m.d.comb += zero.eq(~enough | ~some)
         with m.If(large):

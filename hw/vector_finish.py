@@ -89,7 +89,8 @@ class VectorFinish(wiring.Component):
             self.registers.eq(scalar.registers),
             self.exponent.eq(scalar.registers.exponent),
         ]
-        left, leave = Signal(Left), Signal()
+        left = Signal(Left)
+        leave = Signal()
         m.d.sync += leave.eq(self.leave & c.finish)  # what is left stays for another cycle
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Left).width, depth=WAITING)
         m.d.comb += [
@@ -100,7 +101,9 @@ class VectorFinish(wiring.Component):
             scalar.before.eq(Left(queue.r_data).registers),
             scalar.count.eq(Left(queue.r_data).count),
         ]
-        alone, spaced, computes = Signal(), Signal(range(SPACING)), Signal()
+        alone = Signal()
+        spaced = Signal(range(SPACING))
+        computes = Signal()
         m.d.sync += [
             computes.eq(o.after != After.NONE),
             alone.eq((computes & c.header) | Cat(o.after == kind for kind in LONG).any()),

@@ -178,7 +178,8 @@ class VectorLane(wiring.Component):
         with m.Else():  # LENGTHS
             m.d.comb += small.eq(Mux(coder.some & ~a6_minus, coder.place + more6, -128))
         is_small = c.residue | c.code | c.lengths
-        x, y = (Signal(signed(RESULT_BITS)) for _ in range(2))
+        x = Signal(signed(RESULT_BITS))
+        y = Signal(signed(RESULT_BITS))
         m.d.comb += [
             x.eq(Mux(is_small, small, x6)),
             y.eq(Mux(c.residue, coder.power, y6)),

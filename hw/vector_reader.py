@@ -71,7 +71,11 @@ class VectorReader(wiring.Component):
         lanes = exact_log2(self.config.results_per_word)
         m.submodules.walk = walk = VectorWalk(self.config)
         m.submodules.turn = turn = VectorTurn(self.config)
-        phase, issue, last, end, hold = Signal(2), Signal(), Signal(), Signal(), Signal()
+        phase = Signal(2)
+        issue = Signal()
+        last = Signal()
+        end = Signal()
+        hold = Signal()
         m.d.comb += [
             walk.start.eq(self.start),
             walk.step.eq(end),
@@ -86,8 +90,10 @@ class VectorReader(wiring.Component):
 
         # Each column has its own number of elements: its words are full until ``gap`` are left, and
         # in the next one ``rest`` count.
-        words, left = self._words(m, platform, walk.column), Signal(16)
-        gap, rest = Signal(GAP_BITS), Signal(lanes)
+        words = self._words(m, platform, walk.column)
+        left = Signal(16)
+        gap = Signal(GAP_BITS)
+        rest = Signal(lanes)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "BEGIN"
@@ -132,7 +138,8 @@ class VectorReader(wiring.Component):
             m.d.sync += [phase.eq(0), left.eq(left - 1)]
             m.d.sync += [last.eq(left == 2), hold.eq(left == Mux(turn.apart, 3, 2))]
         self._addresses(m, walk, turn, phase, end)
-        bank, later = Signal.like(self.bank), Signal.like(self.bank)
+        bank = Signal.like(self.bank)
+        later = Signal.like(self.bank)
         m.d.sync += [
             self.read_enable.eq(issue),
             bank.eq(walk.column),
@@ -156,7 +163,9 @@ class VectorReader(wiring.Component):
         o, c = self.operands, self.control
         lanes = self.config.results_per_word
         position, count = (v[:16].as_signed() for v in (self.position, o.count))
-        more, this_more, words = Signal(signed(16)), Signal(signed(16)), Signal(16)
+        more = Signal(signed(16))
+        this_more = Signal(signed(16))
+        words = Signal(16)
         m.d.comb += [
             more.eq(Mux(c.length, o.column[:5], 0) + (lanes - 1)),
             this_more.eq(Mux(c.length, column + 1, 0)),
@@ -185,7 +194,8 @@ class VectorReader(wiring.Component):
             m.d.sync += first.eq(1)
         with m.Elif(turn.step):
             m.d.sync += first.eq(0)
-        base, index = Signal.like(src), Signal.like(src)
+        base = Signal.like(src)
+        index = Signal.like(src)
         m.d.comb += [base.eq(src), index.eq(turn.word)]
         with m.If(phase[1]):
             m.d.comb += index.eq(turn.partner)

@@ -48,7 +48,8 @@ class VectorSaturate(wiring.Component):
         wide = Signal(signed(VALUE_BITS))
         m.d.comb += wide.eq(self.whole)
         value = Signal(signed(VALUE_BITS), reset_less=True)
-        over, minus = Signal(reset_less=True), Signal(reset_less=True)
+        over = Signal(reset_less=True)
+        minus = Signal(reset_less=True)
         m.d.sync += [
             value.eq(add_subtract(m, platform, "add", wide, self.added, subtract=0, carry=self.up)),
             over.eq(self.over),
@@ -57,7 +58,9 @@ class VectorSaturate(wiring.Component):
 
         # What was over before the addition is so by far. Else a value is too large where two bits
         # differ of those that are to be the sign.
-        sign, leaves, low = Signal(), Signal(), Signal(RESULT_BITS)
+        sign = Signal()
+        leaves = Signal()
+        low = Signal(RESULT_BITS)
         bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - 1 - RESULT_BITS))
         edge = ~c.bound ^ sign.replicate(RESULT_BITS)  # the sign where the bound is, else not
         m.d.comb += [

@@ -43,7 +43,8 @@ class VectorSettings(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, c, s = self.operands, self.control, self.settings
-        top, place = Signal.like(self.top), Signal.like(self.place)
+        top = Signal.like(self.top)
+        place = Signal.like(self.place)
         with m.If(self.take):
             m.d.sync += [
                 self.taken.eq(self.registers),
@@ -52,16 +53,20 @@ class VectorSettings(wiring.Component):
             ]
         # What follows from them, two cycles later: when the first word of a segment of one word
         # comes by, the next segment's have been taken already.
-        factor, power = Signal(signed(RESULT_BITS)), Signal(signed(10))
-        tops, places = Signal.like(top), Signal.like(place)
+        factor = Signal(signed(RESULT_BITS))
+        power = Signal(signed(10))
+        tops = Signal.like(top)
+        places = Signal.like(place)
         m.d.sync += [
             factor.eq(Mux(c.immediate, o.immediate, self.taken.factor)),
             power.eq(o.shift + Mux(c.amount, self.taken.amount, 0)),
             tops.eq(top),
             places.eq(place),
         ]
-        distance, minus = Signal.like(s.distance), Signal.like(s.minus)
-        base, constant = Signal.like(tops), Signal.like(s.constant)
+        distance = Signal.like(s.distance)
+        minus = Signal.like(s.minus)
+        base = Signal.like(tops)
+        constant = Signal.like(s.constant)
         handed = Signal(SETTINGS)
         m.d.sync += [
             distance.eq(LEFT_BITS - power),

@@ -71,9 +71,11 @@ class VectorShifter(wiring.Component):
             sign2.eq(sign),
         ]
         end = STEP - 1 + KEPT
-        whole, half = Signal.like(self.whole, reset_less=True), Signal(reset_less=True)
+        whole = Signal.like(self.whole, reset_less=True)
+        half = Signal(reset_less=True)
         rest, beyond, minus = (Signal(name=n, reset_less=True) for n in ("rest", "beyond", "less"))
-        some, every = Signal(reset_less=True), Signal(reset_less=True)
+        some = Signal(reset_less=True)
+        every = Signal(reset_less=True)
         above = moved[end - 1 :]  # from the sign of the whole on
         m.d.sync += [
             Cat(half, whole).eq(moved[STEP - 1 : end]),
@@ -95,7 +97,8 @@ class VectorShifter(wiring.Component):
         """The bits that the rest of the way may need, as a choice of one place in the value."""
         sign, width = self.value[-1], KEPT + STEP - 1
         places = [STEP * n - LEFT_BITS - 1 for n in range(MOST // STEP + 1)]
-        chosen, beyond = Signal(len(places)), Signal(len(places))
+        chosen = Signal(len(places))
+        beyond = Signal(len(places))
         passed = Signal(len(places) + 1, reset_less=True)
         fine = Signal(4, reset_less=True)
         m.d.sync += [

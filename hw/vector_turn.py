@@ -50,7 +50,8 @@ class VectorTurn(wiring.Component):
         m = Module()
         width = len(self.word)
         lanes = exact_log2(self.config.results_per_word)
-        far, period = Signal(width), Signal(width)
+        far = Signal(width)
+        period = Signal(width)
         m.d.sync += [
             far.eq(Mux(self.rotate, self.operands.k >> lanes, 0)),
             period.eq(self.operands.immediate),
@@ -74,8 +75,11 @@ class VectorTurn(wiring.Component):
         after = Signal(width)
         m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
         first = Signal(width)  # of the pair: its index modulo the period
-        to_second, crosses = Signal(), Signal()
-        total, cut, new = Signal(width + 1), Signal(width + 2), Signal(width)
+        to_second = Signal()
+        crosses = Signal()
+        total = Signal(width + 1)
+        cut = Signal(width + 2)
+        new = Signal(width)
         # Registers, as ROTATE steps every four cycles; of no meaning to others.
         m.d.sync += [
             to_second.eq(self.apart & ~(self.word & apart).any()),

@@ -37,7 +37,8 @@ class VectorWalk(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        last_segment, last_column = Signal.like(self.segment), Signal.like(self.column)
+        last_segment = Signal.like(self.segment)
+        last_column = Signal.like(self.column)
         m.d.sync += [last_segment.eq(self.segments - 1), last_column.eq(self.columns - 1)]
         m.d.comb += [
             self.turn.eq(self.segment == last_segment),

@@ -62,7 +62,8 @@ class VectorWriter(wiring.Component):
         ]
 
         # A word is written when its last part is there; parts that never come are zero.
-        place, final = Signal(2), Signal()
+        place = Signal(2)
+        final = Signal()
         m.d.comb += final.eq(place == Mux(c.bytes, 3, c.halves))
         with m.If(self.token.valid):
             m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
@@ -72,7 +73,8 @@ class VectorWriter(wiring.Component):
         start, address, within = (
             Signal.like(self.write_address, name=n) for n in ("start_at", "at", "within")
         )
-        bank, put = Signal(self.config.cols), Signal()
+        bank = Signal(self.config.cols)
+        put = Signal()
         m.submodules.heads = heads = SyncFIFO(width=len(start) + len(bank), depth=WAITING)
         head, head_bank = heads.r_data[: len(start)], heads.r_data[len(start) :]
         m.d.sync += [

@@ -70,7 +70,8 @@ class Writeback(wiring.Component):
         taken = Signal()
         m.d.sync += taken.eq(self.take)
         # Registers, as the headers' are many and far.
-        header, plane_in = Signal(), Signal.like(self.plane)
+        header = Signal()
+        plane_in = Signal.like(self.plane)
         slice_in = Signal(8 * rows, reset_less=True)
         m.d.sync += [header.eq(self.header), plane_in.eq(self.plane), slice_in.eq(Cat(self.slice))]
         picked = []
@@ -90,7 +91,8 @@ class Writeback(wiring.Component):
         for before, after in pairwise(delayed):
             m.d.sync += after.eq(before)
         place = Signal(range(max(2, per_word)))
-        full, write = Signal(), Signal()
+        full = Signal()
+        write = Signal()
         m.d.comb += full.eq(delayed[-1] & (place == per_word - 1))
         with m.If(delayed[-1]):
             m.d.sync += place.eq(place + 1)
@@ -125,7 +127,8 @@ class Writeback(wiring.Component):
         """Where the next word goes: one place on, or where the next instruction's begin."""
         config = self.config
         words = self.count << exact_log2(config.rows // config.results_per_word)
-        left, next_left = Signal(len(words)), Signal(len(words))
+        left = Signal(len(words))
+        next_left = Signal(len(words))
         next_address = Signal.like(self.address)
         ends = Signal()
         m.d.comb += ends.eq(write & (left == 1))

@@ -19,7 +19,9 @@ from .shape import Shape
 def _minifloat(m, code, mantissa_bits, highest):
     """(significand code, exponent, nonzero, invalid); the hidden bit leads the significand."""
     mantissa, field = code[:mantissa_bits], code[mantissa_bits:7]
-    normal, exponent, significand = Signal(), Signal(len(field)), Signal(mantissa_bits + 1)
+    normal = Signal()
+    exponent = Signal(len(field))
+    significand = Signal(mantissa_bits + 1)
     m.d.comb += [
         normal.eq(field != 0),
         exponent.eq(Mux(normal, field - 1, 0)),
@@ -153,7 +155,8 @@ class Apot2(Float):
     def product(self, m, platform, column, weight):
         """Stage 1: ``128 x + (128 x >> distance)``."""
         (x,) = column
-        first, second = Signal(signed(self.product_bits)), Signal(signed(self.product_bits))
+        first = Signal(signed(self.product_bits))
+        second = Signal(signed(self.product_bits))
         m.d.comb += [first.eq(x << 7), second.eq((x << 7) >> weight.distance)]
         there = weight.distance != 0
         return add_subtract(m, platform, "multiply", first, second, subtract=0, carry=0, keep=there)

@@ -19,6 +19,8 @@ def test_tiny_lints_and_synthesises(tmp_path):
     assert {"bank", "storage", "registers", "tops"} == set(apart)
     assert apart.count("bank") == CONFIGS["tiny"].cols
     assert counts["DP16KD"] > 0 and counts["TRELLIS_DPR16X4"] > 0
+    # Every signal has a name that a reader of waveforms knows.
+    assert re.findall(r"\$(?:signal|like)\b", text) == []
     ports = re.search(r"module rf8_tiny\((.*?)\);", text, re.DOTALL).group(1)
     names = {name.strip() for name in ports.split(",")}
     assert {"clk", "rst", "irq", "m_axi_araddr", "m_axi_wdata", "s_axi_rdata"} <= names
