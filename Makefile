@@ -20,8 +20,8 @@ run: $(VENV)/user ## generate text on the simulated hardware, compared with the 
 	@$(BIN)/rf8 run default --backend both --config $(CONFIG) --prompt "$(PROMPT)" \
 	  --max-new-tokens $(TOKENS) --temperature 0.6 $(ARGS)
 
-# Tests run side by side, each on one core.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+# Tests run side by side, without threads of their own in NumPy and PyTorch.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 test test-all: export OMP_NUM_THREADS ?= 1
 
 test: lint ## lint, then all tests but the slow ones

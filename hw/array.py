@@ -117,7 +117,8 @@ class Array(wiring.Component):
     hold: no slice in this cycle, please: lanes with bins are read in the gap; next_hold: nor in
         the next one
     busy: a tile waits for its results to leave. The *last* slice of the next one must wait for
-        it to fall: that is what the double buffer cannot hide. stays: so it does in the next cycle
+        it to fall: that is what the double buffer cannot hide. stays: it is busy, and does not fall
+        at the end of this cycle
     idle: no tile is complete whose results have yet to leave; the last of them leave some cycles
         after ``busy`` has fallen
     invalid: a code of the slice was invalid (a pulse two cycles after `valid`)

@@ -63,6 +63,7 @@ class Combiner(wiring.Component):
                 m.d.sync += total.eq(picked)
             return m
 
+        assert config.rows > 1  # else a row would follow itself
         lower = Signal()
         row = Signal.like(self.row)
         with m.If(self.enable):  # so that each column has its own, close by

@@ -161,9 +161,11 @@ class MatmulControl(wiring.Component):
             m.d.sync += [in_header.eq(1), self.plane.eq(0), self.x_enable.eq(1)]
             m.next = "READ"
 
-        # Whether a slice is taken, if it is there, goes far, so it is found a cycle ahead, for both
-        # cases: that the one before is taken and that it is not. The weight fetch has a register of
-        # its own for it, and here is a copy of `valid`: without reset, or synthesis joins the two.
+        # Whether the next slice may be taken goes far, so it is found a cycle ahead, both for the
+        # case that this one is taken and that it is not. It may not while the array is full, or
+        # when the word that it needs is only being read. `weights_ready` and `blocked` are one bit
+        # in two registers, for the weight fetch and for here, and `valid` is a copy of the weight
+        # fetch's: inverted and without reset, as synthesis joins registers that are the same.
         valid = Signal(reset_less=True)
         blocked = Signal(init=1)
         ready = Signal()

@@ -258,8 +258,8 @@ class Storer(wiring.Component):
             ]
 
         sent = Signal()
-        fresh = Signal(9)  # beats of this burst still to be taken, if any
-        feeding = Signal()
+        fresh = Signal(9)  # beats of this burst still to be taken
+        feeding = Signal()  # ... if there are any
         m.d.comb += [
             sent.eq(axi.wvalid & axi.wready),
             axi.wdata.eq(beats.data),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from sim.build import lock
+from sim.build import lock, write_atomically
 from sim.toolchain import package_version, verilator_env
 
 FOLDER = Path(__file__).parent
@@ -125,10 +125,9 @@ def _verilog(name: str, parts: Callable[[], dict[str, Any]]) -> str:
         from sim.benches.harness import Bundle
 
         text = convert(Bundle(parts()), name="top")
-        path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(f"tb_{name}-*.v"):
-            old.unlink()
-        path.write_text(text)
+            old.unlink(missing_ok=True)
+        write_atomically(path, text)
     return path.read_text()
 
 

@@ -147,9 +147,14 @@ class Bench:
         run, dut = self.run, self.dut
         invalid = deque([False, False])  # of the two cycles before
         row = 0  # of results in this cycle
+        busy = hold = 0  # as the cycle before has it
         while True:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
+            run.check(int(dut.busy.value), busy, f"busy in cycle {cycle}")
+            run.check(int(dut.hold.value), hold, f"hold in cycle {cycle}")
+            busy = int(dut.stays.value) | (int(dut.valid.value) & int(dut.last.value))
+            hold = int(dut.next_hold.value)
             run.check(int(dut.invalid.value), invalid.popleft(), f"invalid in cycle {cycle}")
             invalid.append(self.invalid)
             first = self.expected[0] if self.expected else None

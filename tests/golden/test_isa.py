@@ -65,7 +65,7 @@ def instructions(draw):
     return Instruction(opcode=opcode, **values)
 
 
-@settings(max_examples=300, derandomize=True)
+@settings(max_examples=300, derandomize=True, deadline=None)
 @given(instructions())
 def test_round_trip(instruction):
     assert isa.decode(instruction.encode()) == instruction

@@ -54,7 +54,7 @@ def drive(driver, tmp_path):
         (tmp_path / "image").write_bytes(image)
         done = subprocess.run(
             [driver, tmp_path / "image", actions, *map(str, tokens)],
-            capture_output=True, text=True, timeout=60, check=True,
+            capture_output=True, text=True, timeout=300, check=True,
         )  # fmt: skip
         lines = [line.split() for line in done.stdout.splitlines()]
         return {words[0]: words[1:] for words in lines if words[0] != "logits"}, [

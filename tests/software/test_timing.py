@@ -34,6 +34,7 @@ def test_harness_connects_every_bit_once():
         ("dut.lane14_2.bins.0.8$RAMW_SLICE", "lane14_2.bins"),
         ("dut.store.axi__bresp_LUT4_D_Z", "store.axi__bresp"),
         ("given_TRELLIS_FF_Q_7", "given"),
+        ("dut.vector.lane0.multiplier.$3_MULT18X18D_P9", "vector.lane0.multiplier"),
     ],
 )
 def test_cells_have_names_of_the_design(cell, name):

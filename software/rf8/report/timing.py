@@ -182,7 +182,7 @@ def signal(cell: str) -> str:
 
     Names that synthesis made up of others (``a_LUT4_Z_D``) are cut after the first.
     """
-    name = re.split(r"_(?:TRELLIS|LUT4|PFUMX|L6MUX|CCU2|DO|DI)|\$(?!\d)", cell)[0]
+    name = re.split(r"_(?:TRELLIS|LUT4|PFUMX|L6MUX|CCU2|MULT18|DO|DI)|\$(?!\d)|\.\$", cell)[0]
     return re.sub(r"\.(?:\d+|chain|bits\[\d+\]|cell_?)\b.*", "", name.removeprefix("dut.")).rstrip(
         "."
     )
