@@ -172,18 +172,21 @@ class MatmulControl(wiring.Component):
         waits = Signal()
         waits_after = Signal()
         header_ends = Signal()
+
+        def full(ends_tile):
+            """Whether the array takes no slice in the next cycle, one that ends its tile or not."""
+            return (ends_tile & self.array_stays) | self.array_next_hold
+
         m.d.comb += [
-            waits.eq(~in_header & ((last & self.array_stays) | self.array_next_hold)),
+            waits.eq(~in_header & full(last)),
             header_ends.eq(~bias | (self.plane == BIAS_PLANES - 1)),
         ]
         with m.If(in_header):
-            full = (one_slice & self.array_stays) | self.array_next_hold
-            m.d.comb += waits_after.eq(header_ends & full)
+            m.d.comb += waits_after.eq(header_ends & full(one_slice))
         with m.Elif(last):
             m.d.comb += waits_after.eq(final_tile)
         with m.Else():
-            full = (next_last & self.array_stays) | self.array_next_hold
-            m.d.comb += waits_after.eq(full | (turn & (next_last | ends)))
+            m.d.comb += waits_after.eq(full(next_last) | (turn & (next_last | ends)))
         m.d.sync += [
             valid.eq(self.weights_next),
             blocked.eq(~ready),
