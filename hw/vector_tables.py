@@ -1,6 +1,6 @@
 """Tables of the vector unit in block RAM: values, and differences to the next."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from amaranth.hdl import Cat, Module, signed
@@ -20,6 +20,10 @@ LATENCY = 1
 CUTS = (0, 16, 26)
 """Where entries are cut: memories of these widths take as few blocks of ECP5 as can be, without
 multiplexers."""
+
+READERS = 8
+"""At most so many ports read one memory. Yosys weighs all ways to spread them over the two ports of
+block RAMs, which grows exponentially: 8 are mapped in a second, 16 need more than 4 GB."""
 
 SHORT_BITS = 9
 """EXP2 and SINE have shorter tables. They are one part: EXP2, nothing, SINE and its negative."""
@@ -80,13 +84,15 @@ class VectorTables(wiring.Component):
         extras = [_packed(v >> low, d >> step, EXTRA) for v, d in _entries(Function.EXP2)]
         parts = [(words, a, b) for a, b in pairwise((*CUTS, main))] + [(extras, 0, more)]
         found = [[] for _ in range(self.ports)]
-        for number, (content, first, end) in enumerate(parts):
+        lanes = list(zip(self.address, found, strict=True))
+        groups = [lanes[i : i + READERS] for i in range(0, self.ports, READERS)]
+        for number, (group, (content, first, end)) in enumerate(product(groups, parts)):
             depth = 1 << (len(content) - 1).bit_length()
             mask = (1 << (end - first)) - 1
             init = [word >> first & mask for word in content] + [0] * (depth - len(content))
             rom = memory.Memory(shape=end - first, depth=depth, init=init)
             m.submodules[f"part{number}"] = rom
-            for address, bits in zip(self.address, found, strict=True):
+            for address, bits in group:
                 port = rom.read_port()
                 m.d.comb += [port.addr.eq(address[: len(port.addr)]), port.en.eq(1)]
                 bits.append(port.data)
