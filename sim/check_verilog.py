@@ -27,9 +27,11 @@ SYNTHESIS = (
 Black boxes, so that `stat` counts cells as cells; a whole `synth_ecp5` ends with that, too."""
 
 GATES_ONLY = "-run begin:map_luts"
+"""Ends with gates, flip-flops, carries and memories."""
+
 MAPPED_LANES = 128
-"""With more lanes, synthesis ends with gates, flip-flops, carries and memories: packing the gates
-into LUTs needs more than the 4 GB that a WebAssembly program may have."""
+"""With more lanes, gates only: packing them into LUTs needs more than the 4 GB that a WebAssembly
+program may have (256 lanes: after an hour)."""
 
 
 def lint(path: Path, top: str) -> list[str]:
