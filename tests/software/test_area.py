@@ -4,6 +4,7 @@ import json
 import re
 import stat
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -160,12 +161,14 @@ def test_a_failing_job_ends_the_sweep(monkeypatch):
 
     def fail(job):
         started.append(job)
+        time.sleep(0.2)  # as if it took a while: the sweep has to hear of a failure meanwhile
         raise BuildFailed("yosys failed: ERROR")
 
     monkeypatch.setattr(area, "_synthesize", fail)
+    jobs = area.variants(2, 1)
     with pytest.raises(BuildFailed):
-        area.measure_lanes(area.variants(2, 1))
-    assert len(started) < 20, "those that wait are not begun"
+        area.measure_lanes(jobs)
+    assert len(started) < len(jobs) // 2, "those that wait are not begun"
 
 
 def command(capsys, monkeypatch, *arguments):
