@@ -165,10 +165,9 @@ def test_a_failing_job_ends_the_sweep(monkeypatch):
         raise BuildFailed("yosys failed: ERROR")
 
     monkeypatch.setattr(area, "_synthesize", fail)
-    jobs = area.variants(2, 1)
     with pytest.raises(BuildFailed):
-        area.measure_lanes(jobs)
-    assert len(started) < len(jobs) // 2, "those that wait are not begun"
+        area.measure_lanes(area.variants(2, 1))
+    assert len(started) < 20, "those that wait are not begun"
 
 
 def command(capsys, monkeypatch, *arguments):
