@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from golden.format import SIGNIFICANDS, SPANS
 from golden.forms import SHARED, SHIFTED, Forms
-from golden.rf8 import SIGNIFICANDS, SPANS
 
 INSTRUCTION_BYTES = 32
 """Size of an encoded instruction; its slot in memory is one bus beat when that is wider."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from golden.rf8 import SIGNIFICANDS
+from golden.format import SIGNIFICANDS
 
 
 @dataclass(frozen=True)

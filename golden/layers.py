@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from golden.arith import EXACT_FLOAT64, Int64, requantize, saturate, shift_round_half_even
 from golden.config import MAX_SIGNIFICAND, RESULT_BITS, RESULT_FRAC
-from golden.rf8 import INTEGERS, VALUES, encode, row_bias
+from golden.format import INTEGERS, VALUES, encode, row_bias
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
@@ -278,7 +278,7 @@ codes: one more than the midpoints between the smallest codes have."""
 
 
 def shared_bias(peak: Int64) -> Int64:
-    """`golden.rf8.row_bias` of integers whose largest magnitude is ``peak``, below 2**53."""
+    """`golden.format.row_bias` of integers whose largest magnitude is ``peak``, below 2**53."""
     bias: Int64 = row_bias(peak.reshape(-1, 1).astype(np.float64)).astype(np.int64)
     return bias.reshape(peak.shape)
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from golden import isa, vector
 from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import BIAS_PLANES, MAX_SIGNIFICAND, AccelConfig
+from golden.format import INTEGERS, is_valid
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
-from golden.rf8 import INTEGERS, is_valid
 from golden.vector import Registers
 
 Bytes = NDArray[np.uint8]

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from golden import layers
 from golden.arith import GUARD_BITS, Int64, saturate, shift_round_half_even
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
+from golden.format import INTEGERS, encode
 from golden.isa import HEADED, READS_OTHER, SEGMENTS, After, Flag, Function, Instruction, Output
 from golden.layers import CODE_FRAC, NORM_BITS, bit_length
-from golden.rf8 import INTEGERS, encode
 
 _LENGTH, _AMOUNT, _IMMEDIATE = int(Flag.LENGTH), int(Flag.AMOUNT), int(Flag.IMMEDIATE)
 

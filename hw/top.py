@@ -7,22 +7,22 @@ from amaranth.lib.wiring import In, Out, connect
 from golden.config import AccelConfig
 from golden.isa import Flag
 
-from .array import Array
-from .axi import AXI4_LITE, READ_CLIENTS, ReadMaster, axi4_read, axi4_write
-from .control import Control
-from .fetch import InstructionFetch
-from .gate import gated
-from .load import Loader
-from .matmul import MatmulControl
-from .operands import Entry
-from .queue import StreamQueue
-from .rules import INDEXED, holds
-from .scratchpad import Scratchpad
-from .sequencer import UNITS, Sequencer
-from .store import Storer
-from .vector_unit import VectorUnit
-from .weight_fetch import WeightFetch
-from .writeback import Writeback
+from .control.entry import Entry
+from .control.fetch import InstructionFetch
+from .control.host_registers import Control
+from .control.rules import INDEXED, holds
+from .control.sequencer import UNITS, Sequencer
+from .lib.clock_gate import gated
+from .lib.queue import StreamQueue
+from .matrix.array import Array
+from .matrix.matmul import MatmulControl
+from .matrix.writeback import Writeback
+from .memory.axi import AXI4_LITE, READ_CLIENTS, ReadMaster, axi4_read, axi4_write
+from .memory.load import Loader
+from .memory.scratchpad import Scratchpad
+from .memory.store import Storer
+from .memory.weight_fetch import WeightFetch
+from .vector.unit import VectorUnit
 
 
 class Accelerator(wiring.Component):

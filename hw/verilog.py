@@ -11,8 +11,9 @@ from amaranth.back import rtlil
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Out
 
-from . import adders, gate
-from .adders import VERILOG_PLATFORM
+from .lib import adders
+from .lib import clock_gate as gate
+from .lib.adders import VERILOG_PLATFORM
 
 # Enables and resets become `if` in clocked blocks: smaller text, and simulators skip idle logic.
 SCRIPT = """

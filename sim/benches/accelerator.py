@@ -19,11 +19,11 @@ from cocotbext.axi import (
 
 from golden import isa
 from golden.config import AccelConfig
+from golden.format import is_valid
 from golden.isa import After, ErrorCode, Flag, Function, Instruction, Opcode, Output
 from golden.machine import Machine, RunResult
-from golden.rf8 import is_valid
-from hw.axi import READ_CLIENTS
-from hw.prefetch import buffer_beats
+from hw.control.prefetch import buffer_beats
+from hw.memory.axi import READ_CLIENTS
 from sim.benches.harness import Host, InterleavedReads, Memory, Run
 from sim.benches.instructions import fate, random_place
 from sim.benches.vectors import random_vector

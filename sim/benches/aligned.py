@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from hw.array import Array
+from hw.matrix.array import Array
 
 
 class Aligned(wiring.Component):

@@ -1,7 +1,7 @@
 import pytest
 
 from golden.config import CONFIGS, AccelConfig, get_config
-from golden.rf8 import INTEGERS
+from golden.format import INTEGERS
 
 
 @pytest.mark.parametrize("name", CONFIGS)

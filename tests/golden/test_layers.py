@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 from golden import layers
+from golden.format import decode, encode, is_valid, row_bias
 from golden.layers import Block, KVCache, block_quantize, decode_shared, encode_shared
-from golden.rf8 import decode, encode, is_valid, row_bias
 
 SEED = 20250601
 

@@ -7,9 +7,9 @@ import pytest
 
 from golden import isa
 from golden.config import CONFIGS
+from golden.format import INTEGERS, is_valid
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
 from golden.machine import Machine, pack_tiles, run, unpack_tiles
-from golden.rf8 import INTEGERS, is_valid
 
 SEED = 7
 TINY = CONFIGS["tiny"]

@@ -17,13 +17,13 @@ import torch
 
 import rf8
 from golden.config import get_config
+from golden.format import decode, encode, row_bias
 from golden.isa import tile_slices
-from golden.rf8 import decode, encode, row_bias
-from rf8.architecture import GPT2Spec, is_conv1d, is_matrix
 from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
+from rf8.checkpoint.architecture import GPT2Spec, is_conv1d, is_matrix
+from rf8.checkpoint.model import Model
 from rf8.gg import gg_
-from rf8.model import Model
-from rf8.session import Session
+from rf8.runtime.session import Session
 
 
 def gpt2_124m() -> Model:
@@ -152,7 +152,7 @@ def bench_amaranth() -> Iterator[Figure]:
     """The array alone in Amaranth's Python simulator, against the whole Verilated machine."""
     from amaranth.sim import Simulator
 
-    from hw.array import Array
+    from hw.matrix.array import Array
 
     config = get_config("sim")
     array = Array(config)

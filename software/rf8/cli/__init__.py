@@ -24,7 +24,7 @@ from rf8.cli import (
 )
 from rf8.cli.common import app, notes
 from rf8.errors import DataError, UsageError
-from rf8.session import MachineStopped, Mismatch
+from rf8.runtime.session import MachineStopped, Mismatch
 from sim.build import BuildFailed
 from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing

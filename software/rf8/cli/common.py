@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from golden.config import CONFIGS
-from golden.rf8 import SPANS
+from golden.format import SPANS
 from rf8.errors import UsageError
 
 app = typer.Typer(

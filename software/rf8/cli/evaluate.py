@@ -13,13 +13,13 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
+from rf8.checkpoint.model import load_model
 from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
 from rf8.cli.quantize import read_tokens, text_window
 from rf8.errors import UsageError
-from rf8.model import load_model
 
 if TYPE_CHECKING:
-    from rf8.evaluate import Perplexity
+    from rf8.evaluation.perplexity import Perplexity
 
 
 @app.command(
@@ -45,7 +45,7 @@ def evaluate(
 
     A float model is quantised on the way. Windows have the model's context, 1,024 tokens at most.
     """
-    from rf8.pipeline import measure
+    from rf8.evaluation.integer_cost import measure
 
     source, target = load_model(model), get_config(config)
     window = text_window(source.spec.context, tokens)
@@ -70,7 +70,7 @@ def evaluate(
 
 def _records(found: dict[str, Perplexity]) -> list[dict[str, object]]:
     """Rows with the change over RF8 weights in float, and its standard error over the windows."""
-    from rf8.pipeline import WEIGHTS
+    from rf8.evaluation.integer_cost import WEIGHTS
 
     records: list[dict[str, object]] = []
     for name, perplexity in found.items():
@@ -88,7 +88,7 @@ def _records(found: dict[str, Perplexity]) -> list[dict[str, object]]:
 
 
 def _show(model: str, found: dict[str, Perplexity]) -> None:
-    from rf8.pipeline import WEIGHTS
+    from rf8.evaluation.integer_cost import WEIGHTS
 
     table = Table("what is computed", "perplexity", "over RF8 weights", box=None)
     for record in _records(found):

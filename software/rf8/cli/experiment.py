@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rf8.checkpoint.model import Model, load_model
 from rf8.cli.common import Bar, JsonOption, ModelArgument, app
 from rf8.cli.quantize import read_tokens
 from rf8.errors import UsageError
-from rf8.model import Model, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.architecture import is_matrix
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.model import load_model
 from rf8.cli.common import Bar, JsonOption, ModelArgument, app
 from rf8.errors import DataError
-from rf8.model import load_model
 
 
 class FitMethod(StrEnum):

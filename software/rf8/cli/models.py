@@ -14,15 +14,15 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
-from rf8.architecture import is_matrix
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.model import Model, load_model
 from rf8.cli.common import ArgmaxOption, Bar, ConfigOption, JsonOption, ModelArgument, app
 from rf8.cli.profile import show
-from rf8.disassembler import listing
 from rf8.errors import UsageError
 from rf8.export.flat import save_flat
-from rf8.model import Model, load_model
-from rf8.profile import explain
-from rf8.program import Program
+from rf8.program.disassembler import listing
+from rf8.program.image import Program
+from rf8.runtime.profile import explain
 
 
 @app.command(
@@ -79,8 +79,8 @@ def compiled(
             model = rf8.quantize(model, span=target.span, progress=step)
     graph = None
     if export:
-        from rf8.frontend import export_graph
-        from rf8.hf import to_transformers
+        from rf8.checkpoint.huggingface import to_transformers
+        from rf8.compiler.trace import export_graph
 
         graph = export_graph(to_transformers(model), model.name)
     with Bar("compiling") as step:

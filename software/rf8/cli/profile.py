@@ -12,12 +12,12 @@ from rich.table import Column, Table
 
 from rf8.cli.common import JsonOption, app, notes
 from rf8.errors import UsageError
-from rf8.profile import Layer, Profile, plot, profile
-from rf8.program import Program
+from rf8.program.image import Program
+from rf8.runtime.profile import Layer, Profile, plot, profile
 
 PICTURES = (".png", ".svg", ".pdf")
 WAITS = ("fetch", "memory", "weights", "drain")
-"""`rf8.cycles.Cost.waits`."""
+"""`rf8.program.cycles.Cost.waits`."""
 STALLS = {
     "vector": "vector", "load": "load", "store": "store", "stall_weights": "weights",
     "stall_drain": "drain",

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 import rf8
-from golden.rf8 import Rounding
+from golden.format import Rounding
+from rf8.checkpoint.model import Model, RF8Tensor, load_model
 from rf8.cli.common import Bar, JsonOption, ModelArgument, SpanOption, app, check_span, notes
 from rf8.errors import DataError, UsageError
-from rf8.model import Model, RF8Tensor, load_model
-from rf8.program import Program
+from rf8.program.image import Program
 
 if TYPE_CHECKING:
     from torch import Tensor

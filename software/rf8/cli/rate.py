@@ -10,11 +10,11 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.architecture import is_matrix
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.model import RF8Tensor, load_model
 from rf8.cli.common import Bar, JsonOption, ModelArgument, app
 from rf8.errors import DataError, UsageError
 from rf8.gg import rate as measures
-from rf8.model import RF8Tensor, load_model
 
 
 @app.command(epilog="Example: [bold]rf8 rate default[/bold]")

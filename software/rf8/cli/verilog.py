@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from golden.config import CONFIGS, AccelConfig, get_config
-from golden.rf8 import SPANS
+from golden.format import SPANS
 from rf8.cli.common import JsonOption, app, notes
 from rf8.errors import UsageError
 from rf8.export import BOARDS, write_verilog

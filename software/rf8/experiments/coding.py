@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rf8.architecture import is_matrix
-from rf8.evaluate import Perplexity, perplexity
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.huggingface import to_transformers
+from rf8.checkpoint.model import Float, Model, RF8Tensor
+from rf8.evaluation.perplexity import Perplexity, perplexity
 from rf8.gg.rate import entropy_of, histogram, huffman_of, quantize_uniform
-from rf8.hf import to_transformers
-from rf8.model import Float, Model, RF8Tensor
 
 
 def on_grid(model: Model, step: float) -> Model:

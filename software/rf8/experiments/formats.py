@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 import rf8
-from rf8.architecture import is_matrix
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.huggingface import to_transformers
+from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
-from rf8.evaluate import Perplexity, perplexity
+from rf8.evaluation.perplexity import Perplexity, perplexity
 from rf8.experiments.study import SEEDS, Report, Study, crc32, figure, save_figure, spread
-from rf8.hf import to_transformers
-from rf8.model import Float, Model, RF8Tensor
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
 from rf8.quantize.formats import FORMATS
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from rf8.checkpoint.model import Model
 from rf8.errors import DataError
 from rf8.files import replaced_file
-from rf8.model import Model
 
 Report = Callable[[str, int, int], None]
 SEEDS = (0, 1, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 from golden.config import AccelConfig
 from rf8.export import registers
 from rf8.export.board import BOARDS, board_files, get_board, why_not
-from rf8.export.image import make_image
+from rf8.export.example_image import make_image
 from rf8.export.template import Port, connections, fill, head_comment, port_meaning
 from rf8.export.testbench import testbench_files
 from rf8.files import replaced_file

@@ -9,7 +9,7 @@ from typing import Any
 from golden.config import AccelConfig
 from golden.isa import REGISTERS
 from rf8.errors import UsageError
-from rf8.export.image import Image
+from rf8.export.example_image import Image
 from rf8.export.registers import FIELDS
 from rf8.export.template import Port, connections, declaration, fill
 from rf8.export.testbench import status

@@ -13,7 +13,7 @@ from golden.config import AccelConfig
 from rf8.errors import DataError
 from rf8.export.registers import config_word
 from rf8.files import replaced_file
-from rf8.program import Program
+from rf8.program.image import Program
 
 MAGIC = b"RF8FLAT\0"
 VERSION = 2

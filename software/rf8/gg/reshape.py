@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rf8.architecture import is_matrix
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.gg.deepshape import Change, Reshaping, Target, change, target
 from rf8.gg.fit import GGFit, fit
 from rf8.gg.init import gg_scale
 from rf8.gg.rate import STEP
-from rf8.model import Float, Model, RF8Tensor
 
 REPORT = "deepshape.safetensors"
 """Name of the file with the changes, in the folder of the reshaped model."""

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from golden.rf8_torch import decode, row_bias
-from rf8.architecture import is_conv1d, is_matrix
+from golden.format_torch import decode, row_bias
+from rf8.checkpoint.architecture import is_conv1d, is_matrix
+from rf8.checkpoint.huggingface import to_transformers
+from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.files import replaced_file
-from rf8.hf import to_transformers
-from rf8.model import Float, Model, RF8Tensor
 from rf8.quantize.compensated import compensate, round_to_rf8, shifted_target
 from rf8.quantize.rounding import Progress, quantize_matrix
 
@@ -163,7 +163,7 @@ def quantize_compensated(
     calibration
         Token ids, int64 [n], cut into windows of the context or 1,024 tokens; the rest is unused.
     span
-        As for `golden.rf8.encode`.
+        As for `golden.format.encode`.
     state
         A folder for what is done so far; an interrupted run with the same model, text and options
         goes on from there. Delete it once the result is saved.

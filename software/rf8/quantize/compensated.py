@@ -9,7 +9,7 @@ small, where the target T is W or, see `shifted_target`, a matrix that also make
 earlier layers lost. Two steps: columns are rounded one after the other, each passing its error on
 to those not yet rounded (the idea of GPTQ, arXiv 2210.17323), then coordinate descent revisits
 every weight with all others fixed until nothing is gained. The grid of a row, its bias, is the one
-that `golden.rf8.row_bias` gives for W.
+that `golden.format.row_bias` gives for W.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from golden.rf8_torch import decode, encode, row_bias
+from golden.format_torch import decode, encode, row_bias
 
 BLOCK = 64  # columns whose errors are passed on one by one; beyond them by one matrix product
 ROWS = 8192  # rows at a time, as the output head of a model has many
@@ -46,7 +46,7 @@ def compensate(
     target
         T, float32 [N, K]; ``weight`` if None.
     span
-        As for `golden.rf8.encode`.
+        As for `golden.format.encode`.
 
     Returns
     -------

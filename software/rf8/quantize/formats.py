@@ -1,7 +1,7 @@
 """Number formats that RF8 is compared with, as the values that weights take in them.
 
 Each function maps weights float32 [N, K] to the nearest values of a format, float32 [N, K]; a row
-has one scale unless said otherwise. Errors are ValueErrors of `golden.rf8` or none: the weights
+has one scale unless said otherwise. Errors are ValueErrors of `golden.format` or none: the weights
 come from a checked model.
 """
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from golden.rf8 import Rounding, encode, row_bias
-from rf8.architecture import is_matrix
+from golden.format import Rounding, encode, row_bias
+from rf8.checkpoint.architecture import is_matrix
+from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
-from rf8.model import Float, Model, RF8Tensor
 
 METHODS: dict[Rounding, str] = {"nearest_even": "nearest", "paper": "paper"}
 """Rounding -> name of the method, as checkpoints and `rf8 quantize --method` have it."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from golden.rf8_torch import row_bias
+from golden.format_torch import row_bias
 from rf8.quantize.compensated import round_to_rf8
 
 M = TypeVar("M", bound=nn.Module)

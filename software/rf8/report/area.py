@@ -376,7 +376,7 @@ def _verilog(job: Job) -> str:
     path = cache_dir() / "verilog" / f"array-{digest}.v"
     with ELABORATION:
         if not path.exists():
-            from hw.array import Array
+            from hw.matrix.array import Array
             from hw.verilog import convert, merge_modules
 
             array = Array(kind=_kind(job))
@@ -389,9 +389,9 @@ SOURCES = cache(sources_digest)
 
 
 def _kind(job: Job) -> Any:
-    """What `hw.array.Array` takes for the job's weights."""
-    from hw.baselines import kind_of
-    from hw.decode import TwoTerm
+    """What `hw.matrix.array.Array` takes for the job's weights."""
+    from hw.matrix.baselines import kind_of
+    from hw.matrix.decode import TwoTerm
 
     if job.format == "rf8":
         return TwoTerm(_config(job))

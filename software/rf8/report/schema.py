@@ -180,7 +180,7 @@ def perplexities() -> list[dict[str, Any]]:
     """
     import json
 
-    from rf8.evaluate import Perplexity
+    from rf8.evaluation.perplexity import Perplexity
 
     titles = {
         "float32": ("float32", "float32"),

@@ -2,7 +2,7 @@
 
 The layers of a model are alike: models of its shape with one and with two of them are compiled, and
 what the second adds counts for each further one. Weights are zeros: the model looks at no value.
-The tests of `rf8.cycles` compare it with the RTL of small machines; `rf8 profile` does it for any.
+The tests of `rf8.program.cycles` compare it with the RTL of small machines; `rf8 profile` does it for any.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 
 from golden.config import AccelConfig, get_config
 from golden.isa import Opcode
-from rf8.architecture import GPT2Spec, LlamaSpec, Spec, is_matrix, read_spec
-from rf8.compiler import compile
-from rf8.cycles import predict
-from rf8.model import PACKAGED, Model, RF8Tensor
-from rf8.program import Program
+from rf8.checkpoint.architecture import GPT2Spec, LlamaSpec, Spec, is_matrix, read_spec
+from rf8.checkpoint.model import PACKAGED, Model, RF8Tensor
+from rf8.compiler.driver import compile
+from rf8.program.cycles import predict
+from rf8.program.image import Program
 
 Progress = Callable[[str, int, int], None]
 

@@ -83,9 +83,9 @@ def targets(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def design_text(design: Design) -> str:
     """Verilog of a design in its harness, the top module ``harness``."""
-    from hw.array import Array
-    from hw.decode import TwoTerm
-    from hw.lane import Lane
+    from hw.matrix.array import Array
+    from hw.matrix.decode import TwoTerm
+    from hw.matrix.lane import Lane
     from hw.top import Accelerator
     from hw.verilog import convert, merge_modules, ports
 

@@ -27,8 +27,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from rf8.download import apt, cached, run, sdist
 from rf8.errors import DataError
-from rf8.fetch import apt, cached, run, sdist
 
 END_OF_TEXT = "<|endoftext|>"
 BIBLE = ("bible-kjv", "bible-kjv-text")

@@ -1,0 +1,158 @@
+"""Control registers and counters on AXI4-Lite."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import AccelConfig
+from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
+
+from ..memory.axi import AXI4_LITE
+from .positions import POSITION_BITS
+
+COUNTER_BITS = 48
+
+
+class Control(wiring.Component):
+    """The register map of `golden.isa.REGISTERS` and `golden.isa.COUNTERS`.
+
+    An unknown address reads as zero; writes to it are ignored. A write is taken when its address
+    and data are both there; byte strobes are ignored (registers are whole words).
+
+    Ports
+    -----
+    axi: AXI4-Lite subordinate
+    start, abort: one-cycle pulses
+    program, watchdog, position, tokens: as written
+    busy, finished, error, error_address: shown in the registers
+    count_<name>: what to add to a counter in this cycle
+    interrupt: level
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "axi": Out(wiring.Signature(AXI4_LITE)),
+                "start": Out(1),
+                "abort": Out(1),
+                "program": Out(32),
+                "watchdog": Out(32),
+                "position": Out(POSITION_BITS),
+                "tokens": Out(POSITION_BITS).array(config.cols),
+                "busy": In(1),
+                "finished": In(1),
+                "error": In(ErrorCode),
+                "error_address": In(32),
+                "interrupt": Out(1),
+                **{f"count_{name}": In(8) for name in COUNTERS},
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        failed = self.error != ErrorCode.NONE
+        enabled = Signal()
+        m.d.comb += self.interrupt.eq(enabled & ~self.busy & (self.finished | failed))
+
+        counters = {}
+        for name in COUNTERS:
+            counters[name] = counter = Signal(COUNTER_BITS, name=f"counter_{name}")
+            # A cycle late, as what is counted comes from all over the machine.
+            count = Signal(8, name=f"counted_{name}")
+            m.d.sync += count.eq(getattr(self, f"count_{name}"))
+            with m.If(self.start):
+                m.d.sync += counter.eq(0)
+            with m.Else():
+                m.d.sync += counter.eq(counter + count)
+
+        token_column = Signal(8)
+        readable = {
+            "ID": Const(IDENTITY, 32),
+            "CONFIG": Cat(
+                Const(config.rows, 8),
+                Const(config.cols, 8),
+                Const(config.act_bits, 8),
+                Const(config.bus_bytes, 8),
+            ),
+            "STATUS": Cat(self.busy, self.finished, failed, Const(0, 5), self.error),
+            "ERROR_ADDRESS": self.error_address,
+            "PROGRAM": self.program,
+            "WATCHDOG": self.watchdog,
+            "INTERRUPT": enabled,
+            "POSITION": self.position,
+            "TOKEN_COLUMN": token_column,
+            "TOKEN": Mux(token_column < config.cols, Array(self.tokens)[token_column], 0),
+        }
+
+        self._read(m, readable, counters)
+        self._write(m, enabled, token_column)
+        return m
+
+    def _read(self, m, readable, counters) -> None:
+        """One at a time: which it is, then the answer."""
+        axi = self.axi
+        words = {REGISTERS[name][0]: value for name, value in readable.items()}
+        for name, counter in counters.items():
+            words |= {counter_offset(name): counter[:32], counter_offset(name) + 4: counter[32:]}
+        asked = Signal()
+        chosen = Signal(len(words))
+        m.d.comb += axi.arready.eq(~axi.rvalid & ~asked)
+        m.d.sync += [
+            asked.eq(axi.arvalid & axi.arready),
+            chosen.eq(Cat(axi.araddr[2:] == offset >> 2 for offset in words)),
+        ]
+        with m.If(axi.rready):
+            m.d.sync += axi.rvalid.eq(0)
+        with m.If(asked):
+            known = zip(words.values(), chosen, strict=True)
+            terms = [Cat(word, Const(0, 32 - len(word))) & it.replicate(32) for word, it in known]
+            m.d.sync += [axi.rvalid.eq(1), axi.rdata.eq(reduce(or_, terms))]
+
+    def _write(self, m, enabled, token_column) -> None:
+        """One at a time: address and data, once both are there, then what they do."""
+        axi, config = self.axi, self.config
+        taken = Signal()
+        write = Signal()
+        controls = Signal()
+        address = Signal(10, reset_less=True)
+        word = Signal(32, reset_less=True)
+        control = REGISTERS["CONTROL"][0] >> 2
+        m.d.comb += [
+            taken.eq(axi.awvalid & axi.wvalid & ~axi.bvalid & ~write),
+            axi.awready.eq(taken),
+            axi.wready.eq(taken),
+            # Out of registers, as they go everywhere.
+            self.start.eq(controls & word[0] & ~self.busy),
+            self.abort.eq(controls & word[1]),
+        ]
+        m.d.sync += [
+            write.eq(taken),
+            controls.eq(taken & (axi.awaddr[2:] == control)),
+            address.eq(axi.awaddr[2:]),
+            word.eq(axi.wdata),
+        ]
+        with m.If(axi.bready):
+            m.d.sync += axi.bvalid.eq(0)
+        with m.If(write):
+            m.d.sync += axi.bvalid.eq(1)
+            with m.Switch(address):
+                with m.Case(REGISTERS["PROGRAM"][0] >> 2):
+                    m.d.sync += self.program.eq(word)
+                with m.Case(REGISTERS["WATCHDOG"][0] >> 2):
+                    m.d.sync += self.watchdog.eq(word)
+                with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
+                    m.d.sync += enabled.eq(word[0])
+                with m.Case(REGISTERS["POSITION"][0] >> 2):
+                    m.d.sync += self.position.eq(word)
+                with m.Case(REGISTERS["TOKEN_COLUMN"][0] >> 2):
+                    m.d.sync += token_column.eq(word)
+                with m.Case(REGISTERS["TOKEN"][0] >> 2):
+                    m.d.sync += token_column.eq(token_column + 1)
+                    for column in range(config.cols):
+                        with m.If(token_column == column):
+                            m.d.sync += self.tokens[column].eq(word)

@@ -1,0 +1,96 @@
+"""Positions: how much of an instruction is done, and where, as position and tokens say."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import AccelConfig
+from golden.isa import Flag, Opcode
+
+from .entry import OPERANDS
+from .rules import INDEXED, holds
+
+POSITION_BITS = 24
+
+
+class Places(wiring.Component):
+    """Resolves what follows from the position.
+
+    Outputs belong to the ``operands`` of `latency` cycles before; they mean something where those
+    are legal.
+
+    Ports
+    -----
+    position, tokens: as the host has set them
+    count, k: of the instruction, with LENGTH and LENGTH_K as much of it as is used
+    index: of an indexed LOAD or STORE, without its lane
+    lane: which part of each beat it uses
+    far: position or token are beyond what the instruction has room for
+    """
+
+    latency = 3
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "operands": In(OPERANDS),
+                "position": In(POSITION_BITS),
+                "tokens": In(POSITION_BITS).array(config.cols),
+                "count": Out(16),
+                "k": Out(16),
+                "index": Out(POSITION_BITS + 1),
+                "lane": Out(exact_log2(config.bus_bytes)),
+                "far": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, config = self.operands, self.config
+        bus, word = exact_log2(config.bus_bytes), exact_log2(config.results_per_word)
+
+        # The last place that is reached: by the last column, or by the one that is moved.
+        is_matmul = Signal()
+        is_load = Signal()
+        by_token = Signal()
+        column = Signal(8)
+        token = Signal(POSITION_BITS)
+        together = (o.opcode == Opcode.MATMUL) | (o.opcode == Opcode.VECTOR)
+        m.d.sync += [
+            is_matmul.eq(o.opcode == Opcode.MATMUL),
+            is_load.eq(o.opcode == Opcode.LOAD),
+            by_token.eq(holds(o.flags, Flag.TOKEN)),
+            column.eq(o.column - together),
+            token.eq(Array(self.tokens)[o.column]),
+        ]
+        place = Signal(POSITION_BITS + 1)
+        m.d.sync += place.eq(Mux(by_token, token, self.position + column))
+
+        # In units of `count`: tiles, words, elements.
+        unit = Signal.like(place)
+        with m.If(is_matmul):
+            m.d.comb += unit.eq(place >> exact_log2(config.rows))
+        with m.Elif(is_load):
+            m.d.comb += unit.eq(place >> word)
+        with m.Else():
+            m.d.comb += unit.eq(place)
+        by_length, by_length_k = holds(o.flags, Flag.LENGTH), holds(o.flags, Flag.LENGTH_K)
+        # VECTOR finds its length itself, as columns differ in it.
+        m.d.sync += [
+            self.count.eq(Mux(by_length & (o.opcode != Opcode.VECTOR), unit + 1, o.count)),
+            self.k.eq(Mux(by_length_k, place + 1, o.k)),
+            self.far.eq(
+                (by_length & (unit >= o.count))
+                | (by_length_k & (place >= o.k))
+                | (holds(o.flags, INDEXED) & (place >= o.immediate))
+            ),
+            self.lane.eq(place),
+            self.index.eq(place >> bus),
+        ]
+        with m.If(o.shift == 0):
+            m.d.sync += [self.lane.eq(0), self.index.eq(place)]
+        with m.Elif(o.shift == word):
+            m.d.sync += [self.lane.eq(place[:word]), self.index.eq(place >> word)]
+        return m

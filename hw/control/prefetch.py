@@ -1,0 +1,106 @@
+"""Prefetch: reads a program ahead of its execution, burst by burst."""
+
+from amaranth.hdl import Cat, Module, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import INSTRUCTION_BYTES, AccelConfig
+
+from ..memory.axi import Burst
+
+SLOTS = 16
+"""Instructions that are asked for at once, at most, and that the buffer holds, at least."""
+
+
+def burst_beats(config: AccelConfig) -> int:
+    """Beats of a burst."""
+    return min(config.burst_beats, SLOTS * config.slot_bytes // config.bus_bytes)
+
+
+def buffer_beats(config: AccelConfig) -> int:
+    """Beats that the buffer holds: two bursts, or `SLOTS` where bursts are short."""
+    return max(2 * burst_beats(config), SLOTS * config.slot_bytes // config.bus_bytes)
+
+
+def part_bits(config: AccelConfig) -> int:
+    """Bits of a beat that instructions use; the rest of a slot is of no meaning."""
+    return 8 * min(config.bus_bytes, INSTRUCTION_BYTES)
+
+
+class Prefetch(wiring.Component):
+    """Reads on from ``program`` until told to stop, as far as the buffer has room.
+
+    What lies beyond the end of a program is read, too, and may be no memory: errors are handed on
+    with their beat, and matter only to who uses it.
+
+    Ports
+    -----
+    start, program: begin anew here; no beat of an earlier program may be on its way
+    enable: ask for more
+    request, beat, data, error: to `ReadMaster`
+    o: the beats in order, without what instructions do not use, and whether one was flagged
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "program": In(32),
+                "enable": In(1),
+                "request": Out(stream.Signature(Burst)),
+                "beat": In(1),
+                "data": In(8 * config.bus_bytes),
+                "error": In(1),
+                "o": Out(
+                    stream.Signature(data.StructLayout({"data": part_bits(config), "error": 1}))
+                ),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        size = exact_log2(config.bus_bytes)
+        longest, depth = burst_beats(config), buffer_beats(config)
+        fine = exact_log2(longest)
+        width = part_bits(config)
+        fifo = SyncFIFOBuffered(width=width + 1, depth=depth)
+        m.submodules.fifo = ResetInserter(self.start)(fifo)
+
+        # Bursts end on multiples of their longest, so that none crosses 4 KiB. There must be room
+        # for the longest, so that no look at the length of the next is needed.
+        beat = Signal(config.addr_bits - size)
+        beats = Signal(range(longest + 1))
+        room = Signal(range(depth + 1), init=depth)
+        asked = Signal()
+        taken = Signal()
+        m.d.comb += [
+            self.request.payload.address.eq(beat << size),
+            self.request.payload.beats.eq(beats),
+            self.request.valid.eq(self.enable & room[fine:].any()),
+            asked.eq(self.request.valid & self.request.ready),
+            taken.eq(self.o.valid & self.o.ready),
+        ]
+        with m.If(self.start):
+            first = self.program >> size
+            m.d.sync += [beat.eq(first), beats.eq(longest - first[:fine]), room.eq(depth)]
+        with m.Elif(asked):
+            m.d.sync += [
+                beat.eq((beat[fine:] + 1) << fine),
+                beats.eq(longest),
+                room.eq(room - beats + taken),
+            ]
+        with m.Else():
+            m.d.sync += room.eq(room + taken)
+
+        m.d.comb += [
+            fifo.w_data.eq(Cat(self.data[:width], self.error)),
+            fifo.w_en.eq(self.beat),
+            self.o.payload.as_value().eq(fifo.r_data),
+            self.o.valid.eq(fifo.r_rdy),
+            fifo.r_en.eq(self.o.ready),
+        ]
+        return m

@@ -1,0 +1,89 @@
+"""The bin combiner of one column: makes whole dot products of the lanes' bins."""
+
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Module, Signal, signed
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..lib.adders import add_subtract
+
+
+class Combiner(wiring.Component):
+    """Horner's rule over the bins of each row, shared by the lanes of a column.
+
+    Each cycle takes one bin of one row: all rows' highest bins first, then the next lower ones:
+    ``sum[row] = (sum[row] << 2**align) + bin``.
+
+    Ports
+    -----
+    bins: the bin that each lane of the column shows
+    row: the row to take; never that of the cycle before
+    pick: the same as one bit; none where its bin has no content and counts as zero
+    top: it is the row's highest bin
+    enable: take a bin in this cycle
+    sum: signed ``acc_bits``, of the row taken; its dot product after its lowest bin
+
+    Latency: 2 cycles (select, add).
+    """
+
+    latency = 2
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__(
+            {
+                "bins": In(signed(config.bin_bits)).array(config.rows),
+                "row": In(range(config.rows)),
+                "pick": In(config.rows),
+                "top": In(1),
+                "enable": In(1),
+                "sum": Out(signed(config.acc_bits)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        picked = Signal(signed(config.bin_bits), reset_less=True)
+        enable = Signal()
+        # Masked and joined: smaller than a tree of choices, as a table of four inputs takes two.
+        choices = [
+            bins & pick.replicate(config.bin_bits)
+            for bins, pick in zip(self.bins, self.pick, strict=True)
+        ]
+        m.d.sync += enable.eq(self.enable)
+        total = Signal.like(self.sum, reset_less=True)
+        m.d.comb += self.sum.eq(total)
+        with m.If(self.enable):
+            m.d.sync += picked.eq(reduce(or_, choices))
+        if config.bins == 1:
+            with m.If(enable):
+                m.d.sync += total.eq(picked)
+            return m
+
+        assert config.rows > 1  # else a row would follow itself
+        lower = Signal()
+        row = Signal.like(self.row)
+        with m.If(self.enable):  # so that each column has its own, close by
+            m.d.sync += [lower.eq(~self.top), row.eq(self.row)]
+        m.submodules.sums = sums = memory.Memory(
+            shape=signed(config.acc_bits), depth=config.rows, init=[]
+        )
+        read, write = sums.read_port(domain="comb"), sums.write_port()
+        # Read a cycle ahead: the row's sum was written before that, as it was not the row before.
+        above = Signal(signed(config.acc_bits), reset_less=True)
+        wide = Signal(signed(config.acc_bits))
+        m.d.sync += above.eq(read.data << (1 << config.align))
+        m.d.comb += wide.eq(picked)
+        new = add_subtract(m, platform, "combine", wide, above, subtract=0, carry=0, keep=lower)
+        m.d.comb += [
+            read.addr.eq(self.row),
+            write.addr.eq(row),
+            write.en.eq(enable),
+            write.data.eq(new),
+        ]
+        with m.If(enable):
+            m.d.sync += total.eq(new)
+        return m

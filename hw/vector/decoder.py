@@ -1,0 +1,169 @@
+"""What a VECTOR instruction asks of its unit's parts, decoded once."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import RESULT_BITS, AccelConfig
+from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
+from golden.layers import EXP2, RESTS, SINE
+
+from ..control.entry import OPERANDS
+from ..control.rules import holds
+from .coder import at_least
+
+TABLES = {
+    Function.GELU: RESTS["gelu"],
+    Function.GELU_TANH: RESTS["gelu_tanh"],
+    Function.SILU: RESTS["silu"],
+    Function.EXP2: EXP2,
+    Function.SINE: SINE,
+}
+"""The functions that look up a table, in the order of `hw.vector.tables`."""
+
+STEP_BITS = max(table.step_bits for table in TABLES.values())
+"""With as many fraction bits the difference of two entries is multiplied: shorter ones have zeros
+below."""
+
+LEFT_BITS = 34
+"""A value is shifted left by as many bits at most: beyond, what is not zero saturates anyway."""
+
+CONTROL = data.StructLayout(
+    {
+        **{function.name.lower(): 1 for function in Function},
+        "activation": 1,  # GELU, GELU_TANH or SILU
+        "table": 1,  # one of TABLES
+        "row": 2,  # which part of the tables: an activation's, or 3
+        "two": 1,  # two words are read for each
+        "adds_a": 1,  # after the shift
+        "times": 2,  # what is multiplied with: the constant, b, a, or what tables or codes say
+        "wrap": 1,  # nothing saturates
+        "scaled": 1,  # shift and amount count
+        "bound": RESULT_BITS,  # bits of y that must equal its sign
+        "writes": 1,
+        "bytes": 1,  # elements of one byte
+        "halves": 1,  # elements of two bytes
+        "header": 1,  # a word goes before the others
+        "pair": 1,  # there are no others, and it has top and its place
+        "finish": 1,  # something is to be done at the end of a segment
+        "length": 1,
+        "amount": 1,
+        "immediate": 1,
+    }
+)
+"""``<function>``: one bit each."""
+
+
+def token(config: AccelConfig) -> data.StructLayout:
+    """What goes with a word through the lanes.
+
+    ``step``: a product is made; ``second``: it is added to the one before; ``valid``: it gives
+    results; ``first``, ``last``: of its segment; ``index``: its place there; ``mask``: the lanes
+    that count.
+    """
+    return data.StructLayout(
+        {
+            "step": 1,
+            "second": 1,
+            "valid": 1,
+            "first": 1,
+            "last": 1,
+            "index": range(config.scratch_words),
+            "mask": config.results_per_word,
+        }
+    )
+
+
+WAITING = 8
+"""Segments that can be between the reader and their end: they come four cycles apart at least."""
+
+REGISTERS = data.StructLayout(
+    {"factor": signed(32), "amount": signed(7), "exponent": signed(8), "size": 6}
+)
+"""Registers of a column and segment that VECTOR instructions set at their end; beside them, ``top``
+is set by all."""
+
+
+def place_bits(config: AccelConfig) -> int:
+    """Bits of the place of an element in its segment."""
+    return exact_log2(config.scratch_words * config.results_per_word)
+
+
+class VectorDecoder(wiring.Component):
+    """``control`` of ``operands``, a cycle later."""
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__({"operands": In(OPERANDS), "control": Out(CONTROL)})
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+        # The instruction is legal: all other bits are 0.
+        function, after, output = o.function[:5], o.after[:4], o.output[:3]
+
+        def among(functions):
+            return Cat(function == f for f in functions).any()
+
+        def number(choices):
+            """The place of the set that has the function, 0 where none has."""
+            return Cat(
+                among([f for n, part in enumerate(choices) if n >> bit & 1 for f in part])
+                for bit in range(2)
+            )
+
+        wrap = among([Function.SQUARE, Function.ANGLE])
+        acts = [Function.GELU, Function.GELU_TANH, Function.SILU]
+        times = [
+            [],
+            [Function.MULTIPLY, Function.ROTATE],
+            [Function.SQUARE],
+            [*TABLES, Function.RESIDUE],
+        ]
+        whole = wrap | (function == Function.ROTATE)  # k is not how many bits there are
+        mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
+        codes = output == Output.CODES
+        headed = Cat(output == n for n in HEADED).any()
+        pair = output == Output.TOP
+        wide = self.config.act_bits == 16
+        # A cycle later than the others, long before a result comes.
+        too_few = Signal(RESULT_BITS - 1)
+        m.d.sync += too_few.eq(Cat(~at_least(o.k[:6], n + 2) for n in range(RESULT_BITS - 1)))
+        m.d.sync += [
+            *(c[f.name.lower()].eq(function == f) for f in Function),
+            c.activation.eq(among(acts)),
+            c.table.eq(among(TABLES)),
+            c.row.eq(
+                Mux(among(acts), Cat(o.function == acts[1], o.function == acts[2]), 3),
+            ),
+            c.two.eq(among(READS_OTHER)),
+            c.adds_a.eq(among([*acts, Function.RELU, Function.RESIDUE])),
+            c.times.eq(number(times)),
+            c.wrap.eq(wrap),
+            c.scaled.eq(
+                among(
+                    [
+                        Function.SHIFT,
+                        Function.SHIFT_EACH,
+                        Function.SCALE,
+                        Function.MULTIPLY,
+                        Function.ADD,
+                        Function.SUBTRACT,
+                        Function.ROTATE,
+                    ]
+                )
+            ),
+            c.bound.eq(too_few & (~whole).replicate(RESULT_BITS - 1)),
+            c.bound[-1].eq(~wrap),
+            c.writes.eq((output != Output.NONE) & ~pair),
+            c.pair.eq(pair),
+            c.bytes.eq(codes | (mantissas & (not wide))),
+            c.halves.eq(mantissas & wide),
+            c.header.eq(headed | pair),
+            c.finish.eq(headed | pair | (after != After.NONE)),
+            c.length.eq(holds(o.flags, Flag.LENGTH)),
+            c.amount.eq(holds(o.flags, Flag.AMOUNT)),
+            c.immediate.eq(holds(o.flags, Flag.IMMEDIATE)),
+        ]
+        return m

@@ -1,0 +1,80 @@
+"""The multiplier of a lane of the vector unit."""
+
+from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ...lib.adders import add_choice, add_subtract
+from ..decoder import STEP_BITS
+
+HALF = 16
+SUM_BITS = 52
+"""Of two products that ROTATE adds, each of 32 times 18 bits."""
+LOW_BITS = 26
+
+
+class VectorMultiplier(wiring.Component):
+    """``total = x * y``, or that and what is in ``total``, or an entry of a table.
+
+    Four products of halves, a register, and their sum. With a table, the total has STEP_BITS
+    fraction bits, of which the product's are already rounded, half to even: what is left is to cut
+    them off.
+
+    Ports
+    -----
+    step: a cycle after the operands: there were some
+    second: with ``step``: add the total, of SUM_BITS
+    table, low: with ``step``: add low, of the table
+    total: two cycles after the operands; stays until the next
+    """
+
+    latency = 2
+
+    def __init__(self):
+        super().__init__(
+            {
+                "x": In(signed(2 * HALF)),
+                "y": In(signed(2 * HALF)),
+                "step": In(1),
+                "second": In(1),
+                "table": In(1),
+                "low": In(signed(LOW_BITS)),
+                "total": Out(signed(4 * HALF)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        x_low, x_high = self.x[:HALF], self.x[HALF:].as_signed()
+        y_low, y_high = self.y[:HALF], self.y[HALF:].as_signed()
+        low = Signal(2 * HALF, reset_less=True)
+        high = Signal(signed(2 * HALF), reset_less=True)
+        first, second = (
+            Signal(signed(2 * HALF + 1), name=f"cross{n}", reset_less=True) for n in range(2)
+        )
+        m.d.sync += [
+            low.eq(x_low * y_low),
+            first.eq(x_high * y_low),
+            second.eq(x_low * y_high),
+            high.eq(x_high * y_high),
+        ]
+        # Half a unit less one, and one more where the product's integer part is odd.
+        odd = low[STEP_BITS]
+        half = Cat((~odd & self.table).replicate(STEP_BITS - 1), odd & self.table)
+        total = Signal.like(self.total, reset_less=True)
+        outer = add_choice(
+            m,
+            platform,
+            "outer",
+            Cat(half, self.low).as_signed(),
+            total[:SUM_BITS].as_signed(),
+            self.second,
+            Cat(low, high).as_signed(),
+        )
+        wide = Signal(signed(2 * HALF + 2))
+        m.d.comb += wide.eq(first)
+        cross = add_subtract(m, platform, "cross", wide, second, subtract=0, carry=0)
+        with m.If(self.step):
+            m.d.sync += total.eq(Cat(outer[:HALF], outer[HALF:] + cross))
+        m.d.comb += self.total.eq(total)
+        return m

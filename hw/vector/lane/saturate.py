@@ -1,0 +1,78 @@
+"""The end of a lane of the vector unit."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.arith import GUARD_BITS
+from golden.config import RESULT_BITS
+from golden.vector import SUM_BITS
+
+from ...lib.adders import add_subtract
+from ..decoder import CONTROL
+
+VALUE_BITS = GUARD_BITS + 1
+
+
+class VectorSaturate(wiring.Component):
+    """The sum, and its saturation; a cycle each.
+
+    Ports
+    -----
+    whole, up, over, minus: of `VectorShifter`
+    added: with them
+    high, keep: a cycle later: of SQUARE, what is above y; y is not to be zero
+    y: two cycles later, extended
+    """
+
+    latency = 2
+
+    def __init__(self):
+        super().__init__(
+            {
+                "control": In(CONTROL),
+                "whole": In(signed(GUARD_BITS)),
+                "up": In(1),
+                "over": In(1),
+                "minus": In(1),
+                "added": In(signed(RESULT_BITS + 1)),
+                "high": In(SUM_BITS - RESULT_BITS),
+                "keep": In(1),
+                "y": Out(signed(SUM_BITS)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.control
+        wide = Signal(signed(VALUE_BITS))
+        m.d.comb += wide.eq(self.whole)
+        value = Signal(signed(VALUE_BITS), reset_less=True)
+        over = Signal(reset_less=True)
+        minus = Signal(reset_less=True)
+        m.d.sync += [
+            value.eq(add_subtract(m, platform, "add", wide, self.added, subtract=0, carry=self.up)),
+            over.eq(self.over),
+            minus.eq(self.minus),
+        ]
+
+        # What was over before the addition is so by far. Else a value is too large where two bits
+        # differ of those that are to be the sign.
+        sign = Signal()
+        leaves = Signal()
+        low = Signal(RESULT_BITS)
+        bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - 1 - RESULT_BITS))
+        edge = ~c.bound ^ sign.replicate(RESULT_BITS)  # the sign where the bound is, else not
+        m.d.comb += [
+            sign.eq(Mux(over, minus, value[-1])),
+            leaves.eq(over | ((value[:-1] ^ value[1:]) & bound).any()),
+            low.eq(Mux(leaves, edge, value[:RESULT_BITS])),
+        ]
+        above = Mux(c.wrap, value[RESULT_BITS - 1], sign)
+        high = Mux(c.square, self.high, above.replicate(len(self.high)))
+        y = Signal.like(self.y, reset_less=True)
+        m.d.sync += y.eq(Cat(low, high))
+        with m.If(~self.keep):
+            m.d.sync += y.eq(0)
+        m.d.comb += self.y.eq(y)
+        return m

@@ -1,0 +1,117 @@
+"""Arguments of tables, in a lane of the vector unit."""
+
+from amaranth.hdl import Cat, Const, Module, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS
+from golden.layers import EXP2, RESTS, SINE, TURN_BITS
+
+from ...lib.adders import add_subtract
+from ..decoder import CONTROL, STEP_BITS
+from ..tables import INDEX_BITS, SHORT_BITS
+
+EXP2_BITS = EXP2.index_bits + EXP2.step_bits
+SINE_FIRST = TURN_BITS - 2 - SINE.index_bits - SINE.step_bits
+"""Of an angle, bits below this one are rounded away."""
+
+
+class VectorArgument(wiring.Component):
+    """Splits what an element means to a table into entry and the place behind it.
+
+    Ports
+    -----
+    a, control: the element
+    base: the argument is a - and in EXP2 -a - more than this
+    magnitude: of a, one cycle later, unless there is a base
+    address: two cycles later: of `VectorTables`
+    whole: three cycles later: how far EXP2 shifts right in the end, else 0
+    beyond: ... the table has ended, and all is zero
+    rest: four cycles later: STEP_BITS fraction bits of the way to the next entry; may be all of it
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "control": In(CONTROL),
+                "a": In(signed(RESULT_BITS)),
+                "base": In(signed(RESULT_BITS + 1)),
+                "magnitude": Out(RESULT_BITS),
+                "address": Out(INDEX_BITS + 2),
+                "whole": Out(5),
+                "beyond": Out(1),
+                "rest": Out(STEP_BITS + 1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.control
+        # base - a for EXP2, base + a for SINE, else the magnitude.
+        negate = c.exp2 | (self.a[-1] & ~c.sine)
+        argument = Signal(signed(RESULT_BITS + 1), reset_less=True)
+        m.d.sync += argument.eq(
+            add_subtract(m, platform, "from_base", self.base, self.a, subtract=negate, carry=negate)
+        )
+        m.d.comb += self.magnitude.eq(argument)
+
+        # An angle's second and fourth quarters are those before, backwards: there the entry is
+        # counted from the end, and the place in it from its own.
+        angle = argument[SINE_FIRST:TURN_BITS]
+        backwards, minus = angle[-2], angle[-1]
+        above = argument[-1]  # of EXP2: not below the base
+        index = Signal(INDEX_BITS)
+        place = Signal(STEP_BITS)
+        end = Signal()
+        with m.If(c.exp2):
+            split = _split(argument[:EXP2_BITS] & ~above.replicate(EXP2_BITS), EXP2)
+            m.d.comb += [Cat(place, index).eq(split)]
+        with m.Elif(c.sine):
+            turned = angle[:-2] ^ backwards.replicate(len(angle) - 2)
+            split = _split(turned, SINE)
+            m.d.comb += [Cat(place, index).eq(Cat(split, minus, Const(1)))]
+        with m.Else():
+            for table, chosen in ((RESTS["silu"], c.silu), (RESTS["gelu"], ~c.silu)):
+                with m.If(chosen):
+                    past = table.step_bits + INDEX_BITS
+                    m.d.comb += Cat(place, index).eq(_split(argument[:past], table))
+                    m.d.comb += end.eq(argument[past:].any())
+
+        place2, carry2, end2 = (
+            Signal.like(v, name=n, reset_less=True)
+            for n, v in (("place2", place), ("carry2", end), ("end2", end))
+        )
+        rest = Signal.like(self.rest, reset_less=True)
+        unit = STEP_BITS - SINE.step_bits
+        m.d.sync += [
+            place2.eq(place),
+            carry2.eq(c.sine & backwards),  # minus the place is its complement plus one
+            end2.eq(end),
+            rest.eq(Cat(place2[:unit], place2[unit:] + carry2)),
+        ]
+        with m.If(end2):
+            m.d.sync += rest.eq(0)
+        whole = Signal.like(self.whole, reset_less=True)
+        far = argument[EXP2_BITS + 5 :].any()
+        m.d.sync += whole.eq(argument[EXP2_BITS : EXP2_BITS + 5] | far.replicate(5))
+        with m.If(~c.exp2 | above):
+            m.d.sync += whole.eq(0)
+        # Tables are in block RAM, and that lies far away: a cycle for the way.
+        for output, value in (
+            (self.address, Cat(index, c.row)),
+            (self.whole, whole),
+            (self.beyond, end2),
+            (self.rest, rest),
+        ):
+            way = Signal.like(output, reset_less=True)
+            m.d.sync += way.eq(value)
+            m.d.comb += output.eq(way)
+        return m
+
+
+def _split(argument, table):
+    """Place and index, the place with STEP_BITS."""
+    return Cat(Const(0, STEP_BITS - table.step_bits), argument)
+
+
+assert EXP2.index_bits == SINE.index_bits == SHORT_BITS

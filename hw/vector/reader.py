@@ -1,0 +1,206 @@
+"""The reading end of the vector unit: which word comes when."""
+
+from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from golden.config import AccelConfig
+from golden.isa import SEGMENTS
+
+from ..control.entry import OPERANDS
+from ..control.positions import POSITION_BITS
+from ..lib.adders import add_choice
+from .decoder import CONTROL, token
+from .segment_counter import VectorWalk
+from .word_order import VectorTurn
+
+GAP_BITS = 5
+"""Of the number of words that another column has more: there are 16 columns at most."""
+
+
+class VectorReader(wiring.Component):
+    """Walks through columns, segments and words, and reads what each word needs.
+
+    A segment takes three cycles, and one for each word that is read. The last word of a segment, or
+    the last pair, waits while `VectorFinish` needs time for a segment before.
+
+    Words of ROTATE come in pairs where each makes a word of its own: so they have been read when
+    results take their place.
+
+    Ports
+    -----
+    start, operands, control, position: control follows two cycles after the start
+    pending: no segment may end yet
+    busy: registers are being written, so that none can be read
+    load: column and segment are those whose registers are wanted, with the column's ``place``
+    take: two cycles later
+    leave: the last word of the segment is being read, which has ``count`` elements
+    read_enable, read_address: to the scratchpad; ``token`` with them, of a word's first operand
+        or, of ROTATE, of each first of two
+    bank: the column of the word read two cycles before
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "control": In(CONTROL),
+                "position": In(POSITION_BITS),
+                "pending": In(1),
+                "busy": In(1),
+                "column": Out(range(max(2, config.cols))),
+                "segment": Out(range(SEGMENTS)),
+                "place": Out(POSITION_BITS + 1),
+                "load": Out(1),
+                "take": Out(1),
+                "leave": Out(1),
+                "count": Out(16),
+                "read_enable": Out(1),
+                "read_address": Out(range(config.scratch_words)),
+                "token": Out(token(config)),
+                "bank": Out(range(max(2, config.cols))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+        lanes = exact_log2(self.config.results_per_word)
+        m.submodules.walk = walk = VectorWalk(self.config)
+        m.submodules.turn = turn = VectorTurn(self.config)
+        phase = Signal(2)
+        issue = Signal()
+        last = Signal()
+        end = Signal()
+        hold = Signal()
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.step.eq(end),
+            walk.columns.eq(o.column),
+            walk.segments.eq(o.segments),
+            self.column.eq(walk.column),
+            self.segment.eq(walk.segment),
+            turn.operands.eq(o),
+            turn.rotate.eq(c.rotate),
+            turn.paired.eq(~(c.bytes | c.halves)),
+        ]
+
+        # Each column has its own number of elements: its words are full until ``gap`` are left, and
+        # in the next one ``rest`` count.
+        words = self._words(m, platform, walk.column)
+        left = Signal(16)
+        gap = Signal(GAP_BITS)
+        rest = Signal(lanes)
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "BEGIN"
+            with m.State("BEGIN"):  # control is there in the next cycle
+                m.d.comb += turn.prepare.eq(1)
+                m.next = "PREPARE"
+            with m.State("PREPARE"), m.If(turn.ready):
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += [self.load.eq(~self.busy), turn.start.eq(1)]
+                with m.If(self.load):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.comb += self.take.eq(1)
+                m.d.sync += [
+                    last.eq(words == 1),
+                    hold.eq(words == Mux(turn.apart, 2, 1)),
+                    left.eq(words),
+                    gap.eq(words - (self.count >> lanes)),
+                    rest.eq(self.count),
+                    phase.eq(0),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += issue.eq(~(self.pending & hold & (phase == 0)))
+                with m.If(end):
+                    m.next = "LOAD"
+                    with m.If(walk.end):
+                        m.next = "IDLE"
+
+        final_phase = phase == Mux(c.rotate, 3, c.two)
+        m.d.comb += [
+            turn.step.eq(issue & final_phase),
+            end.eq(turn.step & last),
+            self.leave.eq(end),
+        ]
+        with m.If(issue):
+            m.d.sync += phase.eq(phase + 1)
+        with m.If(turn.step):
+            m.d.sync += [phase.eq(0), left.eq(left - 1)]
+            m.d.sync += [last.eq(left == 2), hold.eq(left == Mux(turn.apart, 3, 2))]
+        self._addresses(m, walk, turn, phase, end)
+        bank = Signal.like(self.bank)
+        later = Signal.like(self.bank)
+        m.d.sync += [
+            self.read_enable.eq(issue),
+            bank.eq(walk.column),
+            later.eq(bank),
+            self.bank.eq(later),
+            self.token.step.eq(issue & ~phase[0]),
+            self.token.second.eq(phase[1]),
+            self.token.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),
+            self.token.last.eq(last),
+            self.token.index.eq(turn.word),
+        ]
+        full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
+        partly = (left == gap) & ~full
+        for lane in range(1 << lanes):
+            here = rest >= lane + 1 if lane + 1 < 1 << lanes else 0  # else the word is full
+            m.d.sync += self.token.mask[lane].eq(full | (partly & here))
+        return m
+
+    def _words(self, m, platform, column):
+        """The number of words, which follows from the last column; the elements of this one."""
+        o, c = self.operands, self.control
+        lanes = self.config.results_per_word
+        position, count = (v[:16].as_signed() for v in (self.position, o.count))
+        more = Signal(signed(16))
+        this_more = Signal(signed(16))
+        words = Signal(16)
+        m.d.comb += [
+            more.eq(Mux(c.length, o.column[:5], 0) + (lanes - 1)),
+            this_more.eq(Mux(c.length, column + 1, 0)),
+        ]
+        length = add_choice(m, platform, "length", count, position, c.length, more)
+        own = add_choice(m, platform, "own", count, position, c.length, this_more)
+        m.d.sync += [
+            words.eq(length.as_unsigned() >> exact_log2(lanes)),
+            self.count.eq(own),
+            self.place.eq(self.position + column),
+        ]
+        return words
+
+    def _addresses(self, m, walk, turn, phase, end):
+        o, c = self.operands, self.control
+        src, other, sine = (Signal.like(self.read_address, name=n) for n in ("src", "other", "s"))
+        first = Signal()
+        with m.If(self.start):
+            m.d.sync += [src.eq(o.src), other.eq(o.other)]
+        with m.If(end):
+            m.d.sync += [src.eq(src + o.src_stride), other.eq(other + o.other_stride)]
+            with m.If(walk.turn):
+                m.d.sync += [src.eq(o.src), other.eq(o.other)]
+        m.d.sync += sine.eq(other + o.immediate)
+        with m.If(self.take):
+            m.d.sync += first.eq(1)
+        with m.Elif(turn.step):
+            m.d.sync += first.eq(0)
+        base = Signal.like(src)
+        index = Signal.like(src)
+        m.d.comb += [base.eq(src), index.eq(turn.word)]
+        with m.If(phase[1]):
+            m.d.comb += index.eq(turn.partner)
+        with m.If(phase[0]):
+            m.d.comb += base.eq(Mux(phase[1], sine, other))
+            with m.If(c.rotate):
+                m.d.comb += index.eq(turn.repeated)
+        m.d.sync += [self.read_address.eq(base + index), self.token.first.eq(first)]

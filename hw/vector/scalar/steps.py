@@ -1,0 +1,111 @@
+"""The registers of the vector unit's divisions and roots, and what a cycle does to them."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from golden.vector import SUM_BITS
+
+from ...lib.adders import add_choice
+from .epsilon import SQUARE_BITS
+
+GUARD = 6
+"""Bits that a mean square has more than its sum."""
+ROOT_BITS = SQUARE_BITS // 2
+REST_BITS = ROOT_BITS + 3
+INVERSE_BITS = 24
+"""Bits of a divisor in RECIPROCAL, and of an inverse root."""
+
+
+class ScalarSteps(wiring.Component):
+    """One register takes the dividend and the square in turn and gives its bits away at the top,
+    while those of the quotient come in below; one subtraction finds a bit of either.
+
+    Each control is a signal of its own, so that a bit of a register needs one table.
+
+    Ports
+    -----
+    clear, load, shift: `bits` becomes 0, or takes ``first`` of all - it must be 0 - or else
+        ``epsilon`` and ``carry`` on, or moves up by a place, for a new bit of the quotient
+    trial, root: the divisor comes off the rest and the next bit where it fits; of a square root,
+        four times the divisor and one
+    extra: the next bit is 1
+    clear_rest, seed_rest, move_rest: the rest becomes 0, or 2**(INVERSE_BITS - 2) if it was 0, or
+        takes the next bit without a trial
+    set_divisor, new_divisor; push_divisor, pushed: the divisor; a bit goes below it
+    bits: what is left of the dividend, and the quotient
+    one, difference: the new bit of the quotient; rest and next bit less divisor
+    """
+
+    def __init__(self):
+        super().__init__(
+            {
+                "clear": In(1),
+                "load": In(1),
+                "first": In(1),
+                "sum": In(SUM_BITS),
+                "epsilon": In(SQUARE_BITS),
+                "carry": In(1),
+                "shift": In(1),
+                "trial": In(1),
+                "root": In(1),
+                "extra": In(1),
+                "clear_rest": In(1),
+                "seed_rest": In(1),
+                "move_rest": In(1),
+                "set_divisor": In(1),
+                "new_divisor": In(ROOT_BITS),
+                "push_divisor": In(1),
+                "pushed": In(1),
+                "bits": Out(SQUARE_BITS),
+                "one": Out(1),
+                "difference": Out(signed(REST_BITS + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        bits = self.bits
+        rest = Signal(REST_BITS)
+        minuend = Signal(REST_BITS)
+        # A bit is put below all, whose carry is that of epsilon.
+        added = add_choice(
+            m,
+            platform,
+            "add",
+            Cat(self.carry, self.epsilon).as_signed(),
+            Cat(Const(0, 1 + GUARD), self.sum).as_signed(),
+            self.first,
+            Cat(Const(1, 1), bits).as_signed(),
+        )
+        with m.If(self.clear):
+            m.d.sync += bits.eq(0)
+        with m.Elif(self.load | self.shift):
+            new = self.one & self.trial & ~self.root
+            m.d.sync += bits.eq(Mux(self.load, added[1:], Cat(new, bits)))
+
+        # The divisor's complement is kept: minus a number is that plus one, below all here.
+        complement = Signal(ROOT_BITS, init=-1)
+        ones = Const(-1, REST_BITS - ROOT_BITS + 1)
+        with m.If(self.set_divisor):
+            m.d.sync += complement.eq(~self.new_divisor)
+        with m.Elif(self.push_divisor):
+            m.d.sync += complement.eq(Cat(~self.pushed, complement))
+        m.d.comb += minuend.eq(Cat(bits[-1] | self.extra, rest))
+        difference = add_choice(
+            m,
+            platform,
+            "subtract",
+            Cat(Const(1, 1), complement, ones).as_signed(),
+            Cat(Const(0b101, 3), complement, ones[:-2]).as_signed(),
+            self.root,
+            Cat(Const(1, 1), minuend, Const(0, 1)).as_signed(),
+        )
+        m.d.comb += [self.difference.eq(difference[1:]), self.one.eq(~difference[-1])]
+        with m.If(self.clear_rest):
+            m.d.sync += rest.eq(0)
+        with m.Elif(self.trial | self.move_rest):
+            m.d.sync += rest.eq(Mux(self.trial & self.one, self.difference, minuend))
+        with m.If(self.seed_rest):
+            m.d.sync += rest[INVERSE_BITS - 2].eq(1)
+        return m

@@ -1,0 +1,134 @@
+"""The writing end of the vector unit: results become words of the scratchpad."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from golden.config import RESULT_BITS, AccelConfig
+
+from ..control.entry import OPERANDS
+from .decoder import CONTROL, WAITING, place_bits, token
+from .segment_counter import VectorWalk
+
+
+class VectorWriter(wiring.Component):
+    """Collects mantissas or codes to words; writes a word a cycle, or the header of a segment.
+
+    Ports
+    -----
+    start, operands, control: of the instruction
+    token, y: results
+    end, top, where: of the sums
+    header, exponent: write the header of the segment whose sums came last; ``taken``: it is being
+        written. It waits for a cycle without another word.
+    write_enable, write_address, write_data: to the scratchpad
+
+    Latency: 2 cycles from results to their write.
+    """
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        lanes = config.results_per_word
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(OPERANDS),
+                "control": In(CONTROL),
+                "token": In(token(config)),
+                "y": In(signed(RESULT_BITS)).array(lanes),
+                "header": In(1),
+                "exponent": In(signed(8)),
+                "end": In(1),
+                "top": In(signed(RESULT_BITS)),
+                "where": In(place_bits(config)),
+                "taken": Out(1),
+                "write_enable": Out(config.cols),
+                "write_address": Out(range(config.scratch_words)),
+                "write_data": Out(8 * config.bus_bytes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        o, c = self.operands, self.control
+        m.submodules.walk = walk = VectorWalk(self.config)
+        ends = self.token.valid & self.token.last
+        m.d.comb += [
+            walk.start.eq(self.start),
+            walk.step.eq(ends),
+            walk.columns.eq(o.column),
+            walk.segments.eq(o.segments),
+        ]
+
+        # A word is written when its last part is there; parts that never come are zero.
+        place = Signal(2)
+        final = Signal()
+        m.d.comb += final.eq(place == Mux(c.bytes, 3, c.halves))
+        with m.If(self.token.valid):
+            m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
+        word = self._collect(m, place)
+
+        # Where the word goes; that of headers, and whose they are, until they are written.
+        start, address, within = (
+            Signal.like(self.write_address, name=n) for n in ("start_at", "at", "within")
+        )
+        bank = Signal(self.config.cols)
+        put = Signal()
+        m.submodules.heads = heads = SyncFIFO(width=len(start) + len(bank), depth=WAITING)
+        head, head_bank = heads.r_data[: len(start)], heads.r_data[len(start) :]
+        m.d.sync += [
+            put.eq(self.token.valid & c.writes & (final | self.token.last)),
+            bank.eq(1 << walk.column),
+        ]
+        index = self.token.index
+        with m.If(c.halves):
+            m.d.comb += within.eq(index >> 1)
+        with m.Elif(c.bytes):
+            m.d.comb += within.eq(index >> 2)
+        with m.Else():
+            m.d.comb += within.eq(index)
+        with m.If(self.token.valid):
+            m.d.sync += address.eq(start + c.header + within)
+        with m.If(self.start):
+            m.d.sync += start.eq(o.dst)
+        with m.Elif(ends):
+            m.d.sync += [
+                start.eq(Mux(walk.turn, o.dst, start + o.dst_stride)),
+            ]
+
+        extended = Cat(self.exponent, self.exponent[-1].replicate(RESULT_BITS - 8))
+        pair = Signal(RESULT_BITS + len(self.where))
+        with m.If(self.end):
+            m.d.sync += pair.eq(Cat(self.top, self.where))
+        extended = Mux(c.pair, pair, extended)
+        m.d.comb += [
+            heads.w_en.eq(ends & c.header),
+            heads.w_data.eq(Cat(start, (1 << walk.column)[: len(bank)])),
+            heads.r_en.eq(self.taken),
+            self.taken.eq(self.header & ~put),
+            self.write_enable.eq(Mux(put, bank, head_bank & self.header.replicate(len(bank)))),
+            self.write_address.eq(Mux(put, address, head)),
+            self.write_data.eq(Mux(put, word, extended)),
+        ]
+        return m
+
+    def _collect(self, m, place):
+        """The word, a cycle after its last part."""
+        c, y = self.control, self.y
+        size = len(self.write_data)
+        halves = Cat(each[:16] for each in y)
+        quarters = Cat(each[:8] for each in y)
+        word = Signal(size, reset_less=True)
+        whole = ~(c.bytes | c.halves)
+        for quarter in range(4):
+            at = slice(quarter * size // 4, (quarter + 1) * size // 4)
+            half = halves.word_select(quarter % 2, size // 4)
+            part = Mux(whole, Cat(y)[at], Mux(c.bytes, quarters, half))
+            here = whole | Mux(c.bytes, place == quarter, place[0] == quarter // 2)
+            # The first part clears what is behind it.
+            with m.If(self.token.valid & here):
+                m.d.sync += word[at].eq(part)
+            with m.Elif(self.token.valid & (place == 0)):
+                m.d.sync += word[at].eq(0)
+        return word

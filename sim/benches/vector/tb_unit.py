@@ -1,0 +1,491 @@
+"""The vector unit against `golden.vector`: all words and registers. Its parts where it is hard."""
+
+import numpy as np
+from amaranth.hdl import Module, ResetInserter
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from cocotb.triggers import ClockCycles, RisingEdge
+
+from golden import isa
+from golden.arith import GUARD_BITS
+from golden.config import RESULT_BITS, AccelConfig, get_config
+from golden.format import INTEGERS, SPANS, VALUES
+from golden.isa import (
+    FIELDS,
+    HEADED,
+    READS_OTHER,
+    After,
+    Flag,
+    Function,
+    Instruction,
+    Opcode,
+    Output,
+)
+from golden.layers import CODE_FRAC, shared_bias
+from golden.vector import AMOUNT_MAX, SUM_BITS, Registers, _after, code_of, execute, scaled, wrapped
+from hw.memory.scratchpad import Scratchpad
+from hw.vector.coder import VectorCoder
+from hw.vector.decoder import LEFT_BITS
+from hw.vector.finish import SPACING
+from hw.vector.lane.shifter import MOST, VectorShifter
+from hw.vector.scalar.unit import LONG, ScalarUnit
+from hw.vector.unit import VectorUnit
+from sim.benches.harness import Run, bench_test, signed
+from sim.benches.vectors import EDGES, LARGEST, hard_elements, random_vector
+
+TINY, ECP5, SIM = (get_config(name) for name in ("tiny", "ecp5", "sim"))
+CONFIGS = {
+    config.name: config
+    for config in (
+        TINY.replace(scratch_words=256),
+        ECP5.replace(scratch_words=128),
+        ECP5.replace(name="short", act_bits=8, cols=1, span=16, scratch_words=64),
+        SIM.replace(cols=3, span=12, scratch_words=64),
+    )
+}
+CONFIGURATIONS = "1, 4 and 16 lanes; 1 to 4 columns; mantissas of 8 and 16 bits"
+UNITS = list(CONFIGS)
+CODERS = [f"coder{span}" for span in SPANS]
+SCALARS = {"scalar8": 8, "scalar16": 16}
+
+
+class VectorBench(wiring.Component):
+    """A vector unit and its scratchpad, of which a word of all banks can be set or read a cycle."""
+
+    def __init__(self, config: AccelConfig):
+        self.config = config
+        width, address = 8 * config.bus_bytes, range(config.scratch_words)
+        super().__init__(
+            {
+                "start": In(1),
+                "operands": In(sum(bits for _, bits, _ in FIELDS.values())),
+                "position": In(24),
+                "clear": In(1),
+                "done": Out(1),
+                "read": In(1),
+                "write": In(1),
+                "address": In(address),
+                "data": In(width).array(config.cols),
+                "word": Out(width).array(config.cols),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
+        unit = VectorUnit(self.config)
+        m.submodules.unit = ResetInserter(self.clear)(unit)
+        m.d.comb += [
+            unit.start.eq(self.start),
+            unit.operands.eq(self.operands),
+            unit.position.eq(self.position),
+            self.done.eq(unit.done),
+            scratchpad.vector_enable.eq(unit.read_enable),
+            scratchpad.vector_address.eq(unit.read_address),
+            scratchpad.elements_enable.eq(unit.write_enable),
+            scratchpad.elements_address.eq(unit.write_address),
+            scratchpad.elements_data.eq(unit.write_data),
+            scratchpad.x_enable.eq(self.read),
+            scratchpad.x_address.eq(self.address),
+            scratchpad.result_enable.eq(self.write.replicate(self.config.cols)),
+            scratchpad.result_address.eq(self.address),
+        ]
+        for column in range(self.config.cols):
+            m.d.comb += [
+                scratchpad.result_data[column].eq(self.data[column]),
+                self.word[column].eq(scratchpad.data[column]),
+                unit.read_data[column].eq(scratchpad.data[column]),
+            ]
+        return m
+
+
+def parts():
+    units = {name: VectorBench(config) for name, config in CONFIGS.items()}
+    coders = {name: VectorCoder(span) for name, span in zip(CODERS, SPANS, strict=True)}
+    scalars = {name: ScalarUnit(TINY.replace(act_bits=bits)) for name, bits in SCALARS.items()}
+    return units | coders | scalars | {"shifter": VectorShifter()}
+
+
+class Bench:
+    """Runs instructions on the hardware and on arrays."""
+
+    def __init__(self, run: Run):
+        self.run, self.dut, self.config = run, run.dut, CONFIGS[run.part]
+        config = self.config
+        shape = (config.cols, config.scratch_words, config.bus_bytes)
+        self.scratch = np.zeros(shape, np.uint8)
+        self.registers = Registers.cleared(config)
+
+    async def start(self) -> None:
+        await self.run.start(start=0, read=0, write=0, clear=0)
+        self.data = self.dut.array("data", self.config.cols)
+        self.word = self.dut.array("word", self.config.cols)
+        # Memories keep what other tests have left in them: set all registers.
+        await self.fill()
+        fields = {"opcode": Opcode.VECTOR, "column": self.config.cols, "segments": isa.SEGMENTS}
+        fields |= {"count": 1, "k": RESULT_BITS, "src_stride": 1, "output": Output.NONE}
+        for after in (After.RECIPROCAL, After.LIFT):
+            await self.execute(Instruction(**fields, after=after), 0)
+
+    async def fill(self, elements: np.ndarray | None = None) -> None:
+        """All banks with hard elements, or these [cols, words * results_per_word]."""
+        config, dut = self.config, self.dut
+        for column in range(config.cols):
+            values = hard_elements(self.run.rng, config.scratch_words * config.results_per_word)
+            if elements is not None:
+                values = elements[column].astype(np.int32)
+            self.scratch[column] = values.view(np.uint8).reshape(self.scratch.shape[1:])
+        dut.write.value = 1
+        for word in range(config.scratch_words):
+            dut.address.value = word
+            for bank, port in enumerate(self.data):
+                port.value = int.from_bytes(self.scratch[bank, word].tobytes(), "little")
+            await RisingEdge(dut.clk)
+        dut.write.value = 0
+
+    async def compare(self, what: str) -> None:
+        """All words of all banks."""
+        dut, found = self.dut, np.empty_like(self.scratch)
+        dut.read.value = 1
+        size = self.config.bus_bytes
+        for word in range(self.config.scratch_words + 1):
+            dut.address.value = min(word, self.config.scratch_words - 1)
+            await RisingEdge(dut.clk)
+            if word >= 1:
+                for bank, port in enumerate(self.word):
+                    data = int(port.value).to_bytes(size, "little")
+                    found[bank, word - 1] = np.frombuffer(data, np.uint8)
+        dut.read.value = 0
+        # By element: a difference tells more.
+        self.run.check(found.view("<i4"), self.scratch.view("<i4"), what)
+
+    async def execute(self, i: Instruction, position: int) -> int:
+        """Run it on both; the cycles from start to done."""
+        isa.check(i, self.config)
+        dut = self.dut
+        dut.operands.value = int.from_bytes(i.encode(), "little")
+        dut.position.value = position
+        dut.start.value = 1
+        await RisingEdge(dut.clk)
+        dut.start.value = 0
+        began = self.run.cycle
+        await RisingEdge(dut.done)
+        await RisingEdge(dut.clk)
+        took = self.run.cycle - began
+        for _ in range(2):  # the last word may be on its way to the scratchpad
+            await RisingEdge(dut.clk)
+        execute(i, self.scratch, self.registers, position, self.config)
+        return took
+
+    async def show_registers(self) -> None:
+        """Make the registers visible: factors, amounts, exponents and tops as results."""
+        common = {"column": self.config.cols, "segments": isa.SEGMENTS, "count": 1, "k": 32}
+        common |= {"opcode": Opcode.VECTOR, "dst_stride": 1, "output": Output.WORDS}
+        show = [
+            {"function": Function.SUBTRACT, "shift": -128},
+            {"function": Function.SHIFT, "flags": Flag.AMOUNT, "shift": -10},
+            {"function": Function.EXP2, "output": Output.ROW},
+        ]
+        depth = self.config.scratch_words
+        for number, fields in enumerate(show):
+            last = number == len(show) - 1
+            stride = 2 if last else 1
+            place = depth - stride * isa.SEGMENTS
+            i = Instruction(**{**common, "dst": place, "dst_stride": stride, **fields})
+            await self.execute(i, 0)
+            await self.compare(f"registers, {i}")
+
+
+def bound(i: Instruction, position: int, config: AccelConfig) -> int:
+    """Cycles that an instruction may take, from start to done."""
+    length = position + i.column if i.flags & Flag.LENGTH else i.count
+    rotate = i.function == Function.ROTATE
+    reads = 4 if rotate else 1 + (i.function in READS_OTHER)
+    words = 3 + isa.vector_words(length, config) * reads
+    drain = VectorUnit(config).drain
+    after = {After.NONE: 0, After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
+    headed = i.output in (*HEADED, Output.TOP)
+    finished = after.get(After(i.after), 6) + headed
+    # Registers that are written keep others from being read; a last word, or pair, has waited.
+    last = 8 if rotate else reads
+    segment = words + 2
+    if i.after in LONG or (i.after and headed):
+        segment = max(segment, drain + finished + last + 2)
+        if headed:  # which may have found no cycle for it
+            segment = max(segment, words + drain + last)
+    elif i.after:
+        segment = max(segment, SPACING + last + 2)
+    finished += headed * words  # of the last segment
+    repeats = (i.k // config.results_per_word) // i.immediate if rotate else 0
+    return i.column * i.segments * segment + drain + finished + repeats + 6
+
+
+@bench_test(limit=2_000_000, part=UNITS, function=[f.name for f in Function])
+async def functions(run: Run, function: str) -> None:
+    """Random instructions of one function, on hard elements."""
+    bench = Bench(run)
+    await bench.start()
+    config = bench.config
+    for number in range(12):
+        if number % 2 == 0:
+            await bench.fill()
+        most = config.scratch_words // 4 * config.results_per_word
+        position = int(run.rng.choice([0, run.rng.integers(0, most), run.rng.integers(1 << 24)]))
+        i = random_vector(run.rng, config, position, Function[function])
+        cycles = await bench.execute(i, position)
+        run.check(cycles <= bound(i, position, config), True, f"{cycles} cycles of {i}")
+        await bench.compare(f"{number}: {i} at {position}")
+
+
+@bench_test(limit=2_000_000, part=UNITS, seed=list(range(3)))
+async def programs(run: Run, seed: int) -> None:
+    """Instructions that find what those before left, in scratchpad and registers."""
+    bench = Bench(run)
+    await bench.start()
+    for number in range(20):
+        if number % 5 == 0:
+            await bench.fill()
+        position = int(run.rng.integers(0, 40))
+        i = random_vector(run.rng, bench.config, position)
+        await bench.execute(i, position)
+        await bench.compare(f"{number}: {i} at {position}")
+        if number % 5 == 4:
+            await bench.show_registers()
+
+
+@bench_test(limit=500_000, part=UNITS)
+async def flows(run: Run) -> None:
+    """Softmax and a norm as programs make them: each instruction needs the registers before it."""
+    bench = Bench(run)
+    await bench.start()
+    config, rng = bench.config, run.rng
+    quarter = config.scratch_words // 4
+    segments = int(rng.integers(2, 5))
+    stride = quarter // segments
+    common = {"opcode": Opcode.VECTOR, "column": config.cols, "segments": segments, "k": 32}
+    common |= {"src_stride": stride, "other_stride": stride, "dst_stride": stride}
+    common |= {"other": quarter, "output": Output.NONE}
+    words, bits = {"output": Output.WORDS}, config.act_bits
+    scores = [
+        {"function": Function.SHIFT},
+        {"function": Function.EXP2, "after": After.RECIPROCAL, **words},
+        {"function": Function.LENGTHS, "after": After.LIFT},
+        {"function": Function.SHIFT_EACH, "flags": Flag.AMOUNT, "k": bits, "output": Output.BLOCK},
+        {"function": Function.SCALE, "shift": -20, **words},
+    ]
+    epsilon = -36 << 24 | 687195
+    values = [
+        {"function": Function.SHIFT, "after": After.MEAN},
+        {"function": Function.SUBTRACT, "after": After.ALIGN, **words},
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, "k": 20, **words},
+        {"function": Function.SQUARE, "after": After.ROOT, "immediate": epsilon},
+        {"function": Function.SCALE, "flags": Flag.AMOUNT, **words},
+        {
+            "function": Function.MULTIPLY,
+            "shift": -20,
+            "after": After.QUANTIZE,
+            "immediate": 16,
+            **words,
+        },
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, "k": bits, "output": Output.BLOCK},
+        {"function": Function.SHIFT, "after": After.CODE},
+        {"function": Function.SHIFT, "flags": Flag.AMOUNT, **words},
+        {"function": Function.CODE, "output": Output.CODES},
+        {"function": Function.RESIDUE, **words},
+        {"function": Function.GELU, **words},
+    ]
+    size = config.scratch_words * config.results_per_word
+    for width in (3, 17, 20, 22, 28):
+        for flow in (scores, values):
+            await bench.fill(rng.integers(-(1 << width), 1 << width, (config.cols, size)))
+            if flow is scores:  # biases of codes
+                view = bench.scratch.view("<i4")
+                view[:, quarter : 2 * quarter] = rng.integers(-31, 1, view[:, :quarter].shape)
+                await bench.fill(view.reshape(config.cols, -1).copy())
+            count = int(rng.integers(1, (stride - 1) * config.results_per_word + 1))
+            for fields in flow:
+                packed = fields.get("output") in (Output.BLOCK, Output.CODES)
+                place = {"dst": 2 * quarter if packed else 0, "count": count}
+                i = Instruction(**{**common, **place, **fields})
+                await bench.execute(i, 0)
+                await bench.compare(f"{width} bits: {i}")
+
+
+@bench_test(limit=200_000, part=UNITS)
+async def clear(run: Run) -> None:
+    """After a reset in the middle, the unit is idle and works."""
+    bench = Bench(run)
+    await bench.start()
+    dut = run.dut
+    for _ in range(12):
+        await bench.fill()
+        position = int(run.rng.integers(0, 40))
+        i = random_vector(run.rng, bench.config, position)
+        dut.operands.value = int.from_bytes(i.encode(), "little")
+        dut.position.value = position
+        dut.start.value = 1
+        await RisingEdge(dut.clk)
+        dut.start.value = 0
+        await ClockCycles(dut.clk, int(run.rng.integers(1, 60)))
+        dut.clear.value = 1
+        await RisingEdge(dut.clk)
+        dut.clear.value = 0
+        for _ in range(2):  # a last word is on its way to the scratchpad
+            await RisingEdge(dut.clk)
+        # Registers are not defined now: an instruction that uses none.
+        await bench.fill()
+        i = random_vector(run.rng, bench.config, position, Function.MULTIPLY)
+        fields = {"flags": i.flags & ~Flag.AMOUNT, "after": After.NONE, "output": Output.WORDS}
+        i = Instruction(**{**vars(i), **fields, "dst": i.src, "dst_stride": i.src_stride})
+        words = isa.vector_words(i.count, bench.config)
+        apart = i.segments == 1 or i.src_stride >= words
+        if apart and not _meets(i, words):
+            await bench.execute(i, position)
+            await bench.compare(f"{i} after a reset")
+    run.check(int(dut.done.value), 0, "done")
+
+
+def _meets(i: Instruction, words: int) -> bool:
+    """Whether one of its operands overlaps the other."""
+    a, b = (
+        {start + stride * s + n for s in range(i.segments) for n in range(words)}
+        for start, stride in ((i.src, i.src_stride), (i.other, i.other_stride))
+    )
+    return bool(a & b)
+
+
+@bench_test(limit=500_000, part=CODERS)
+async def codes(run: Run) -> None:
+    """About every boundary between codes, every power of two, and every bit length."""
+    span = int(run.part.removeprefix("coder"))
+    integers = np.unique(np.abs(INTEGERS.astype(np.int64))) << (CODE_FRAC - 4)
+    middle = (integers[1:] + integers[:-1]) // 2
+    points = np.concatenate([integers, middle, 1 << np.arange(32), 31 << np.arange(27)])
+    near = (points[:, None] + np.arange(-2, 3)).reshape(-1)
+    values = np.unique(np.concatenate([near, np.arange(2048), [1 << 31]])).clip(0, 1 << 31)
+    values = np.concatenate([values, -values])
+    dut = await run.start()
+    found = []
+    ports = ("code", "significand", "power", "some", "place", "carry")
+    latency = VectorCoder.latency
+    for number in range(len(values) + latency):
+        value = int(values[min(number, len(values) - 1)])
+        dut.magnitude.value, dut.negative.value = abs(value), value < 0
+        await RisingEdge(dut.clk)
+        if number >= latency:
+            found.append([int(getattr(dut, port).value) for port in ports])
+    code, significand, power, some, place, carry = np.array(found, np.int64).T
+    length = np.where(some, place + 1, 0)
+    expected = code_of(values, span)
+    run.check(code, expected, "codes")
+    product = wrapped(significand, 6) * power
+    run.check(product, -(INTEGERS[expected].astype(np.int64) << (CODE_FRAC - 4)), "products")
+    run.check(length, [int(abs(v)).bit_length() for v in values.tolist()], "lengths")
+    some = values != 0
+    bias = shared_bias(np.abs(values))
+    run.check((length + carry - 16)[some], bias[some], "biases")
+    assert VALUES.size == 256
+
+
+@bench_test(limit=500_000, part=["shifter"])
+async def shifts(run: Run) -> None:
+    """Every distance, with ties and bounds."""
+    rng = run.rng
+    right = np.repeat(np.arange(MOST + 1), 60)
+    power = LEFT_BITS - right
+    kinds = rng.integers(0, 4, right.size)
+    width = rng.integers(1, 63, right.size)
+    value = rng.integers(-(1 << 62), 1 << 62, right.size) >> (62 - width)
+    half = np.int64(1) << (-power - 1).clip(0, 60)
+    ties = (rng.integers(-64, 64, right.size) * 2 + 1) * half.clip(max=1 << 54)
+    ties += rng.integers(-1, 2, right.size)
+    top = np.int64(1) << (GUARD_BITS - 1 - power).clip(0, 62)
+    edge = (top + rng.integers(-2, 3, right.size)).clip(max=1 << 62)
+    value = np.select(
+        [kinds == 0, kinds == 1], [ties, edge * rng.choice([-1, 1], right.size)], value
+    )
+    value[::60], value[1::60], value[2::60] = 1 << 62, -(1 << 62), 0
+    dut = await run.start(wrap=0, cut=0)
+    most = (1 << (GUARD_BITS - 1)) - 1
+    found = []
+    for number in range(len(value) + 1 + VectorShifter.latency):
+        dut.right.value = int(right[min(number, len(value) - 1)])
+        dut.value.value = int(value[min(max(number - 1, 0), len(value) - 1)])
+        await RisingEdge(dut.clk)
+        if number > VectorShifter.latency:
+            result = dut.whole.value.to_signed() + int(dut.up.value)
+            if int(dut.over.value):
+                result = -most - 1 if int(dut.minus.value) else most
+            found.append(min(result, most))  # rounding may have carried it out
+    run.check(found, scaled(value, power), "results")
+
+
+def hard_sums(rng: np.random.Generator, count: int) -> np.ndarray:
+    width = rng.integers(1, SUM_BITS, count)
+    values = rng.integers(-(1 << (SUM_BITS - 1)), 1 << (SUM_BITS - 1), count)
+    values = values >> (SUM_BITS - width)
+    near = (np.int64(1) << width.clip(max=SUM_BITS - 2)) + rng.integers(-3, 4, count)
+    values = np.where(rng.random(count) < 0.3, near * rng.choice([-1, 1], count), values)
+    ends = (0, 1, -1, (1 << 55) - 1, -(1 << 55), (1 << 24) - 1, 1 << 24, (1 << 24) + 1)
+    return np.where(rng.random(count) < 0.1, rng.choice(ends, count), values)
+
+
+@bench_test(limit=2_000_000, part=list(SCALARS), after=[a.name for a in After][1:])
+async def scalars(run: Run, after: str) -> None:
+    """The end of a segment, for sums, peaks and tops of all magnitudes."""
+    rng, config = run.rng, TINY.replace(act_bits=SCALARS[run.part])
+    cases = 400 if After[after] in (After.MEAN, After.ROOT, After.RECIPROCAL) else 250
+    dut = await run.start(load=0, start=0)
+    before = dict(zip(("factor", "amount", "exponent", "size"), (32, 7, 8, 6), strict=True))
+    sums, tops = hard_sums(rng, cases), hard_elements(rng, cases).astype(np.int64)
+    counts = rng.choice([1, 2, 3, 5, 64, 576, 65535, *rng.integers(1, 65536, 8)], cases)
+    peaks = np.abs(hard_elements(rng, cases).astype(np.int64))
+    if After[after] is After.MEAN:  # halves, for which the last bit decides
+        ties = rng.random(cases) < 0.5
+        counts[ties] += counts[ties] & 1
+        counts[counts > 65535] = 65534
+        whole = rng.integers(-(1 << 32), 1 << 32, cases) >> rng.integers(0, 33, cases)
+        sums = np.where(ties, whole * counts + counts // 2 + rng.integers(-1, 2, cases), sums)
+    if After[after] is After.CODE:
+        peaks[::3] = 31 << rng.integers(0, 26, len(peaks[::3]))
+        peaks[1::6] = (31 << rng.integers(0, 26, len(peaks[1::6]))) - 1
+    for total, peak, top, count in zip(sums, peaks, tops, counts, strict=True):
+        exponent, mantissa = int(rng.integers(-128, 128)), int(rng.integers(1 << 21))
+        if rng.random() < 0.6:
+            exponent = int(rng.integers(-70, -10))
+        word = int(rng.choice([exponent << 24 | mantissa, *rng.choice(EDGES, 1)]))
+        i = Instruction(opcode=Opcode.VECTOR, after=After[after], immediate=word)
+        old = Registers.cleared(TINY)
+        values = {
+            "factor": int(rng.integers(-LARGEST - 1, LARGEST + 1)),
+            "amount": int(rng.integers(-AMOUNT_MAX, AMOUNT_MAX + 1)),
+            "exponent": int(rng.integers(-128, 128)),
+            "size": int(rng.integers(0, 56)),
+        }
+        packed, at = 0, 0
+        for name, bits in before.items():
+            getattr(old, name)[:] = values[name]
+            packed |= (values[name] & (1 << bits) - 1) << at
+            at += bits
+        old.sum[:], old.peak[:], old.top[:] = total, peak, top
+        _after(i, old, np.s_[:1, :1], np.full((1, 1), count, np.int64), config)
+        dut.operands.value = int.from_bytes(i.encode(), "little")
+        dut.before.value, dut.count.value, dut.load.value = packed, int(count), 1
+        await RisingEdge(dut.clk)
+        dut.load.value, dut.start.value = 0, 1
+        dut.sum.value, dut.peak.value, dut.top.value = int(total), int(peak), int(top)
+        await RisingEdge(dut.clk)
+        dut.start.value, dut.sum.value, dut.before.value = 0, 0, 0
+        began = run.cycle
+        await RisingEdge(dut.done)
+        cycles = run.cycle - began
+        found, at = int(dut.registers.value), 0
+        what = f"{i}: sum {total}, peak {peak}, top {top}, count {count}, before {values}"
+        for name, bits in before.items():
+            raw = found >> at
+            value = raw & (1 << bits) - 1 if name == "size" else signed(raw, bits)
+            run.check(value, getattr(old, name)[0, 0], f"{name} of {what}")
+            at += bits
+        limits = {After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
+        run.check(cycles <= limits.get(After[after], 6), True, f"{cycles} cycles of {what}")
+        await RisingEdge(dut.clk)

@@ -1,0 +1,286 @@
+"""Layout: a model's tensors in external memory, as programs read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
+from golden.isa import vector_words
+from golden.layers import TURN_BITS, Block, block_quantize, rotary_steps
+from golden.machine import pack_tiles
+from rf8.checkpoint.model import Model, RF8Tensor
+from rf8.compiler.emitter import Cache, Heads, Stream, interleaved_rows, padded_width
+from rf8.compiler.ir import Attention, Embedding, Graph, Linear, Norm, Rotary, Split
+from rf8.errors import DataError
+from rf8.program.image import Buffer, Region
+
+PAGE = 4096
+"""Streams and buffers begin on multiples of this: no burst is cut short at their start."""
+
+NORM_FRAC = 24
+"""Fraction bits of norm weights before they become a block of 16-bit mantissas."""
+
+Progress = Callable[[str, int, int], None]
+
+
+def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
+    """A norm weight or a bias as int32 fixed point, rounded half to even.
+
+    Raises
+    ------
+    DataError
+        Where a value does not fit.
+    """
+    scaled = np.rint(model.float_tensor(name).astype(np.float64) * 2.0**frac)
+    limit = float(1 << (RESULT_BITS - 1))
+    largest = float(np.abs(scaled).max())
+    if largest >= limit:
+        raise DataError(
+            f"{model.name}: {name} reaches {largest / 2**frac:g}, must stay below "
+            f"{limit / 2**frac:g}"
+        )
+    return scaled.astype(np.int64)
+
+
+def norm_weight(model: Model, name: str) -> Block:
+    """The weight of a norm, as `golden.layers` takes it."""
+    return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
+
+
+@dataclass
+class Memory:
+    """Lays out external memory; addresses ascend."""
+
+    end: int = PAGE
+    parts: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
+
+    def reserve(self, size: int) -> int:
+        """Address of ``size`` bytes that begin a page and are zero at the start."""
+        address, self.end = self.end, pages(self.end + size)
+        return address
+
+    def put(self, data: NDArray[np.generic]) -> int:
+        """Address of a copy of ``data``."""
+        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+        address = self.reserve(flat.size)
+        self.parts.append((address, flat))
+        return address
+
+    def section(self) -> tuple[int, NDArray[np.uint8]]:
+        """All that was put, as one piece; nothing may have been reserved between."""
+        first = self.parts[0][0]
+        last, data = self.parts[-1]
+        whole = np.zeros(last + data.size - first, np.uint8)
+        for address, part in self.parts:
+            whole[address - first : address - first + part.size] = part
+        self.parts.clear()
+        return first, whole
+
+
+class Layout:
+    """Where everything of a model lies.
+
+    ``weights``: address and bytes of all that is only read; ``logits``, ``regions``: what programs
+    write. Streams, norms, caches and angles are found by operation; `offsets` says where, in
+    elements, the parts of a vector begin that is split.
+
+    Raises
+    ------
+    DataError
+        Where a dot product is longer than the machine's longest, or a value does not fit.
+    """
+
+    def __init__(
+        self, model: Model, graph: Graph, config: AccelConfig, context: int, progress: Progress
+    ) -> None:
+        self.model, self.graph, self.config = model, graph, config
+        self.context, self.progress = context, progress
+        self.memory = Memory()
+        self.users = graph.users()
+        self.heads = {index: self._heads(op) for index, op in graph.attentions()}
+        self.offsets: dict[int, int] = {}
+        self.streams: dict[str, Stream] = {}
+        self.norms: dict[int, tuple[Block, tuple[int, int | None]]] = {}
+        self.caches: dict[int, Cache] = {}
+        self.angles: dict[tuple[Rotary, int], int] = {}
+
+        self._check_sizes()
+        vocab = -(-model.spec.vocab // config.rows) * config.rows
+        size = pages(vocab * RESULT_BITS // 8)
+        self.logits = Buffer(self.memory.reserve(config.cols * size), size)
+        self.regions = [Region("logits", self.logits.address, config.cols * size)]
+        self._put_caches(self.regions)
+        self._put_constants()
+        self.weights = self.memory.section()
+
+    def _heads(self, op: Attention) -> Heads:
+        width = op.width // op.heads
+        padded = padded_width(width, self.config)
+        return Heads(op.heads, op.kv_heads, width, padded, self.context)
+
+    def _check_sizes(self) -> None:
+        model, config = self.model, self.config
+        found = [self.graph.ops[op.x].width for op in self.graph.ops if isinstance(op, Linear)]
+        found += [self.context, *(2 * heads.padded for heads in self.heads.values())]
+        found += [heads.queries * heads.stride(config) for heads in self.heads.values()]
+        if max(found) > config.max_k:
+            raise DataError(
+                f"{model.name} has dot products of {max(found)} elements, config {config.name!r} "
+                f"does {config.max_k} at most: use a config with a larger max_k, or a shorter "
+                "context"
+            )
+
+    def _put_caches(self, regions: list[Region]) -> None:
+        config = self.config
+        for layer, (index, heads) in enumerate(self.heads.items()):
+            cache = Cache([], [], [])
+            first = self.memory.end
+            for _ in range(heads.groups):
+                tiles = -(-heads.context // config.rows)
+                size = tiles * (1 + 2 * heads.padded) * config.rows
+                cache.keys.append(self.memory.reserve(size))
+                size = (1 + heads.context) * config.rows
+                count = heads.tiles(config)
+                cache.values.append([self.memory.reserve(size) for _ in range(count)])
+                size = vector_words(heads.context, config) * config.bus_bytes
+                cache.biases.append(self.memory.reserve(size))
+            name = f"layer {layer}, keys and values"
+            regions.append(Region(name, first, self.memory.end - first))
+            self.caches[index] = cache
+
+    def _put_constants(self) -> None:
+        """Everything that programs only read: matrices, norms, angles."""
+        ops = self.graph.ops
+        for index, op in enumerate(ops):
+            self.progress(op.module, index, len(ops))
+            match op:
+                case Linear():
+                    self._put_linear(index, op)
+                case Norm():
+                    self._put_norm(index, op)
+                case Attention(rotary=Rotary() as rotary):
+                    key = rotary, self.heads[index].width
+                    if key not in self.angles:
+                        self.angles[key] = self._put_angles(*key)
+        for op in ops:  # after the head's: they may be the same
+            if isinstance(op, Embedding) and op.weight not in self.streams:
+                self.streams[op.weight] = self._put_matrix([(op.weight, None)])
+
+    def _put_linear(self, index: int, op: Linear) -> None:
+        splits = [i for i in self.users[index] if isinstance(self.graph.ops[i], Split)]
+        rows = self._split_rows(splits) if splits else None
+        columns = None
+        source = self.graph.ops[op.x]
+        if isinstance(source, Attention):
+            columns = self._context_columns(self.heads[op.x])
+        parts = [(weight, bias) for weight, bias, _ in op.parts]
+        self.streams[op.module] = stream = self._put_matrix(parts, rows, columns)
+        if rows is None and columns is None and len(parts) == 1 and not stream.bias:
+            self.streams[parts[0][0]] = stream  # an embedding may be the same matrix
+
+    def _split_rows(self, splits: list[int]) -> NDArray[np.int64]:
+        """Rows of a matrix whose results are cut into parts, each from a word's start; heads are
+        padded, and pairs that turn are neighbours. Notes where the parts begin."""
+        found: list[NDArray[np.int64]] = []
+        first = place = 0
+        for index in sorted(splits, key=lambda i: self._split(i).part):
+            op = self._split(index)
+            self.offsets[index] = place
+            rows = self._part_rows(index, op.width)
+            found.append(np.where(rows < 0, -1, rows + first))
+            first, place = first + op.width, place + len(rows)
+        return np.concatenate(found)
+
+    def _split(self, index: int) -> Split:
+        op = self.graph.ops[index]
+        assert isinstance(op, Split)
+        return op
+
+    def _part_rows(self, index: int, width: int) -> NDArray[np.int64]:
+        (user,) = self.users[index]
+        op = self.graph.ops[user]
+        if not isinstance(op, Attention):
+            whole = vector_words(width, self.config) * self.config.results_per_word
+            return np.concatenate([np.arange(width), np.full(whole - width, -1)])
+        heads = self.heads[user]
+        order = np.arange(heads.width)
+        if index != op.v and op.rotary is not None and op.rotary.pairing == "halves":
+            order = interleaved_rows(heads.width)
+        rows = np.full((width // heads.width, heads.padded), -1)
+        rows[:, : heads.width] = np.arange(len(rows))[:, None] * heads.width + order
+        return rows.reshape(-1)
+
+    def _context_columns(self, heads: Heads) -> NDArray[np.int64] | None:
+        """Columns of the matrix that follows attention, where heads are padded to words."""
+        stride, width = heads.stride(self.config), heads.width
+        if stride == width:
+            return None
+        columns = np.full((heads.queries, stride), -1)
+        columns[:, :width] = np.arange(heads.queries * width).reshape(-1, width)
+        return columns.reshape(-1)
+
+    def _put_matrix(
+        self,
+        parts: list[tuple[str, str | None]],
+        rows: NDArray[np.int64] | None = None,
+        columns: NDArray[np.int64] | None = None,
+    ) -> Stream:
+        """A stream of matrices and biases on top of each other.
+
+        ``rows``, ``columns``: which row or column comes where, -1 for one of zeros.
+        """
+        model, config = self.model, self.config
+        tensors = [model.tensors[weight] for weight, _ in parts]
+        matrices = [tensor for tensor in tensors if isinstance(tensor, RF8Tensor)]
+        assert len(matrices) == len(tensors)
+        codes = np.concatenate([matrix.codes for matrix in matrices])
+        exponents = np.concatenate([matrix.bias for matrix in matrices])
+        bias: NDArray[np.int64] | None = None
+        if any(name is not None for _, name in parts):
+            pieces = []
+            for (_, name), matrix in zip(parts, matrices, strict=True):
+                none = np.zeros(len(matrix.codes), np.int64)
+                pieces.append(none if name is None else fixed_point(model, name))
+            bias = np.concatenate(pieces)
+        if rows is not None:
+            empty = rows < 0
+            codes, exponents = codes[rows], exponents[rows]
+            codes[empty], exponents[empty] = 0, 0
+            bias = None if bias is None else np.where(empty, 0, bias[rows])
+        if columns is not None:
+            codes = codes[:, columns]
+            codes[:, columns < 0] = 0
+        address = self.memory.put(pack_tiles(codes, exponents, bias, config))
+        tiles = -(-len(codes) // config.rows)
+        return Stream(address, codes.shape[1], tiles, bias is not None, tiles * config.rows)
+
+    def _put_norm(self, index: int, op: Norm) -> None:
+        gamma = norm_weight(self.model, op.weight.removesuffix(".weight"))
+        beta = None if op.bias is None else self._put_elements(fixed_point(self.model, op.bias))
+        self.norms[index] = gamma, (self._put_elements(gamma.mantissa), beta)
+
+    def _put_elements(self, values: NDArray[np.int64]) -> int:
+        words = vector_words(len(values), self.config)
+        elements = np.zeros(words * self.config.results_per_word, "<i4")
+        elements[: len(values)] = values
+        return self.memory.put(elements)
+
+    def _put_angles(self, rotary: Rotary, width: int) -> int:
+        """Steps and offsets of `Emitter.angles`: cosines, then sines, the first of a pair's
+        negative."""
+        padded = padded_width(width, self.config)
+        steps = np.zeros(padded, np.int64)
+        steps[:width] = np.repeat(rotary_steps(width, rotary.theta), 2)
+        quarter, half = 1 << (TURN_BITS - 2), 1 << (TURN_BITS - 1)
+        sines = np.where(np.arange(padded) % 2 == 0, half, 0)
+        offsets = np.concatenate([np.full(padded, quarter), sines])
+        return self.memory.put(np.concatenate([steps, steps, offsets]).astype(np.uint32))
+
+
+def pages(size: int) -> int:
+    """``size`` in bytes, rounded up to whole pages."""
+    return -(-size // PAGE) * PAGE

@@ -1,0 +1,161 @@
+"""Float models of transformers with parts of the integer pipeline switched on.
+
+What a part costs is the perplexity with it alone over that of the float model with the same
+weights. Needs the extra ``gg``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from golden import layers
+from golden.arith import Int64, saturate
+from golden.config import RESULT_BITS, RESULT_FRAC
+from golden.layers import KVCache, decode_shared
+from rf8.checkpoint.architecture import LlamaSpec, Spec
+
+Part = Literal["activations", "kv", "softmax", "norms"]
+"""activations: block floating point, what enters every matrix product. kv: keys and values in RF8.
+softmax: exponentials and reciprocals. norms: norms, activation functions, rotary positions."""
+
+_ATTENTION = "rf8"
+
+
+def to_fixed(x: Tensor, frac: int = RESULT_FRAC) -> Int64:
+    """int32 fixed point with ``frac`` fraction bits, rounded half to even, saturated."""
+    scaled = np.rint(x.detach().double().numpy() * 2.0**frac)
+    return saturate(scaled.astype(np.int64), RESULT_BITS)
+
+
+def to_float(x: Int64) -> Tensor:
+    """Values of Q16 integers, float32."""
+    return torch.from_numpy(x * 2.0**-RESULT_FRAC).float()
+
+
+def _blocks(x: Tensor, bits: int, frac: int = RESULT_FRAC) -> Tensor:
+    block = layers.block_quantize(to_fixed(x, frac), bits, frac)
+    return torch.from_numpy(block.mantissa * np.exp2(block.exponent)).float()
+
+
+@contextmanager
+def approximated(
+    module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16, span: int = 16
+) -> Iterator[None]:
+    """Within the block, ``parts`` of ``module`` (of `rf8.checkpoint.huggingface.to_transformers`) are as in the
+    integer pipeline with activations of ``bits`` bits and RF8 of ``span`` exponents."""
+    base: Any = module.base_model
+    with ExitStack() as hooks:
+
+        def hook(where: nn.Module, function: Callable[..., Any], before: bool = False) -> None:
+            add = where.register_forward_pre_hook if before else where.register_forward_hook
+            hooks.callback(add(function).remove)
+
+        if "norms" in parts:
+            for name, part in base.named_modules():
+                _hook_tables(name, part, spec, hook)
+        if "activations" in parts:
+            for part in base.modules():
+                if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":
+                    hook(part, lambda _, args: (_blocks(args[0], bits), *args[1:]), True)
+            # What enters the head.
+            hook(base.norm if isinstance(spec, LlamaSpec) else base.ln_f,
+                 lambda _, args, output: _blocks(output, bits))  # fmt: skip
+        if parts & {"activations", "kv", "softmax"}:
+            hooks.enter_context(_attention_as(module, parts, bits, span))
+        yield
+
+
+def _hook_tables(name: str, part: nn.Module, spec: Spec, hook: Callable[..., None]) -> None:
+    """Norms, activation functions and rotary angles of the integer pipeline."""
+    kind, last = type(part).__name__, name.rpartition(".")[2]
+    if kind == "LayerNorm" or kind.endswith("RMSNorm"):
+        weight: Any = part.weight
+        scaled = np.rint(weight.detach().double().numpy() * 2.0**24).astype(np.int64)
+        gamma = layers.block_quantize(scaled, 16, 24)
+        norm = partial(layers.rms_norm, gamma=gamma, epsilon=spec.epsilon)
+        if kind == "LayerNorm":
+            beta = to_fixed(part.bias)  # type: ignore[arg-type]
+            norm = partial(layers.layer_norm, gamma=gamma, beta=beta, epsilon=spec.epsilon)
+        hook(part, lambda _, args, output: to_float(norm(to_fixed(args[0]))))
+    elif last in ("act", "act_fn"):
+        kind_of = "silu" if isinstance(spec, LlamaSpec) else spec.activation
+        hook(part, lambda _, args, output: to_float(layers.activate(to_fixed(args[0]), kind_of)))
+    elif last == "rotary_emb":
+        assert isinstance(spec, LlamaSpec)
+        steps = layers.rotary_steps(spec.head_width, spec.theta)
+
+        def table(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+            angle = np.tile(np.arange(output[0].shape[1])[:, None] * steps, 2)
+            turned = (angle + (1 << (layers.TURN_BITS - 2)), angle)  # cosine, sine
+            return tuple(
+                torch.from_numpy(layers.sine(a) * 2.0**-layers.SINE_FRAC).float()[None]
+                for a in turned
+            )
+
+        hook(part, table)
+
+
+@contextmanager
+def _attention_as(module: nn.Module, parts: Set[Part], bits: int, span: int) -> Iterator[None]:
+    from transformers import AttentionInterface
+
+    def attention(
+        _: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        scale = 1 / math.sqrt(q.shape[-1]) if scaling is None else scaling
+        return _attend(q[0], k[0], v[0], scale, parts, bits, span).transpose(0, 1)[None], None
+
+    AttentionInterface.register(_ATTENTION, attention)
+    configs: dict[int, Any] = {
+        id(m.config): m.config for m in module.modules() if hasattr(m, "config")
+    }
+    before = {key: config._attn_implementation for key, config in configs.items()}
+    for config in configs.values():
+        config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        for key, config in configs.items():
+            config._attn_implementation = before[key]
+
+
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, parts: Set[Part], bits: int, span: int
+) -> Tensor:
+    """Causal attention, q [H, T, W], k, v [G, T, W] to [H, T, W], a head at a time."""
+    if "kv" in parts:
+        cache = KVCache.empty(len(k), k.shape[-1])
+        cache.append(to_fixed(k.transpose(0, 1)), to_fixed(v.transpose(0, 1)), span)
+        sums = sum(decode_shared(cache.keys[:, :, i], cache.key_bias) for i in (0, 1))
+        values = decode_shared(cache.values, cache.value_bias)
+        k, v = (torch.from_numpy(part * 2.0**-RESULT_FRAC).float().transpose(0, 1)
+                for part in (np.asarray(sums), values))  # fmt: skip
+    if "activations" in parts:
+        q = _blocks(q, bits)
+    seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril()
+    shared = len(q) // len(k)
+    result = []
+    for head, query in enumerate(q):
+        score = query @ k[head // shared].T * (scale * math.log2(math.e))
+        if "softmax" in parts:
+            weight = layers.exponentials(to_fixed(score), seen.numpy())
+            inverse, size = layers.reciprocal(weight.sum(axis=-1, keepdims=True))
+            share = torch.from_numpy(
+                weight * (inverse * np.exp2(-float(layers.INVERSE_FRAC) - size))
+            ).float()
+        else:
+            masked = torch.where(seen, score, torch.tensor(-torch.inf))
+            share = torch.softmax(masked * math.log(2), dim=-1)
+        if "activations" in parts:
+            share = _blocks(share, bits, RESULT_BITS - 2)
+        result.append(share @ v[head // shared])
+    return torch.stack(result)

@@ -1,0 +1,401 @@
+"""Sessions: run a compiled model on the golden machine, on the simulated RTL, or on both."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from golden import isa
+from golden.arith import Int64
+from golden.config import INSTRUCTION_BYTES
+from golden.isa import ErrorCode
+from golden.machine import Engine, Machine
+from rf8.errors import DataError, UsageError
+from rf8.program.image import Entry, Program
+
+Backend = Literal["golden", "rtl", "both"]
+
+Progress = Callable[[str], None]
+
+
+class MachineStopped(RuntimeError):
+    """The machine stopped with an error; the message has code, instruction and kernel."""
+
+
+class Mismatch(AssertionError):
+    """RTL and golden model left different bytes; the message says where and when."""
+
+
+@dataclass
+class Stats:
+    """What a session has done so far.
+
+    ``counters``: the machine's (`golden.isa.COUNTERS`), summed over runs; empty without RTL.
+    ``tokens``: positions computed; ``runs``: programs run. ``compared``: bytes that programs write
+    (logits, keys, values), compared between RTL and golden after each run; ``differences``: bytes
+    that differed.
+    """
+
+    tokens: int = 0
+    runs: int = 0
+    compared: int = 0
+    differences: int = 0
+    seconds: float = 0.0
+    counters: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def cycles_per_token(self) -> float:
+        """Clock cycles for one token."""
+        return self.counters["cycles"] / max(self.tokens, 1)
+
+    @property
+    def bandwidth_use(self) -> float:
+        """Weight beats read over clock cycles: 1.0 is the memory roofline of a decode step."""
+        return self.counters["read_weights"] / max(self.counters["cycles"], 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "tokens": self.tokens,
+            "runs": self.runs,
+            "seconds": round(self.seconds, 3),
+            "cycles_per_token": round(self.cycles_per_token, 1),
+            "bandwidth_use": round(self.bandwidth_use, 4),
+            "bytes_compared": self.compared,
+            "differences": self.differences,
+            "counters": dict(self.counters),
+        }
+
+
+class Sampler:
+    """Chooses tokens at random by ``softmax(logits / temperature)``, reproducibly.
+
+    Parameters
+    ----------
+    temperature: above 0
+    seed: of the generator (NumPy's default)
+    top_k: choose among the k likeliest tokens; None for all
+    top_p: then among the fewest of them, likeliest first, that hold this share of their
+        probability, above 0 to 1
+
+    Of equal logits the first ids count as the likelier. Raises UsageError for other values.
+    """
+
+    def __init__(
+        self, temperature: float, seed: int, *, top_k: int | None = None, top_p: float = 1.0
+    ) -> None:
+        if not 0 < temperature < float("inf"):
+            raise UsageError(f"temperature is {temperature}, must be above 0")
+        if top_k is not None and top_k < 1:
+            raise UsageError(f"top-k is {top_k}, must be 1 or more")
+        if not 0 < top_p <= 1:
+            raise UsageError(f"top-p is {top_p}, must be above 0 and at most 1")
+        self._temperature, self._random = temperature, np.random.default_rng(seed)
+        self._top_k, self._top_p = top_k, top_p
+
+    def __call__(self, logits: Int64) -> int:
+        scaled = (logits - logits.max()) * (2.0**-16 / self._temperature)
+        noise = self._random.gumbel(size=scaled.size)
+        order = np.argsort(-scaled, kind="stable")[: self._top_k]
+        if self._top_p < 1:
+            share = np.cumsum(np.exp(scaled[order]))
+            order = order[: 1 + int((share < self._top_p * share[-1]).sum())]
+        # The largest of logits with Gumbel noise is a sample of their softmax.
+        return int(order[(scaled + noise)[order].argmax()])
+
+
+class Session:
+    """A compiled model that runs, with its key-value cache.
+
+    The accelerator does the whole model, from tokens to logits; the host only chooses tokens.
+
+    Parameters
+    ----------
+    program: the image
+    backend: "golden" (bit-exact model), "rtl" (simulated hardware) or "both", which compares the
+        two memories after each run
+    memory: how the simulated external memory behaves (`sim.rtl.MemoryModel`)
+    waveform: an FST file to write; "rtl" and "both" only
+    engine: of the golden machine, "torch" or "numpy": the same bits
+
+    Raises
+    ------
+    UsageError
+        For an unknown backend, or a waveform without RTL.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        backend: Backend = "golden",
+        *,
+        memory: Any = None,
+        waveform: str | Path | None = None,
+        engine: Engine = "torch",
+        progress: Progress = lambda _: None,
+    ) -> None:
+        if backend not in get_args(Backend):
+            known = ", ".join(get_args(Backend))
+            raise UsageError(f"no backend {backend!r}; there are: {known}")
+        if waveform is not None and backend == "golden":
+            raise UsageError("a waveform needs the RTL: use --backend rtl or both")
+        self.program, self.backend = program, backend
+        self.stats = Stats()
+        self._golden: Machine | None = None
+        self._rtl: Any = None
+        if backend != "rtl":
+            self._golden = Machine(memory_image(program), program.config, engine, program.constant)
+        if backend != "golden":
+            from sim.rtl import RtlMachine
+
+            path = None if waveform is None else Path(waveform)
+            self._rtl = RtlMachine(
+                memory_image(program), program.config, memory, waveform=path, progress=progress
+            )
+        self._position = 0
+
+    def reset(self) -> None:
+        """Forget all tokens."""
+        self._position = 0
+
+    def close(self) -> None:
+        """Free the simulator and finish the waveform."""
+        if self._rtl is not None:
+            self._rtl.close()
+
+    def check_memory(self) -> None:
+        """Compare the two memories whole, weights and programs too ("both" only).
+
+        Raises
+        ------
+        Mismatch
+            At the first byte that differs.
+        """
+        if self._golden is None or self._rtl is None:
+            return
+        if not np.array_equal(self._golden.memory, self._rtl.memory):
+            different = np.flatnonzero(self._golden.memory != self._rtl.memory)
+            self.stats.differences += different.size
+            raise Mismatch(f"{different.size} bytes of memory differ, first at {different[0]:#x}")
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache."""
+        return self._position
+
+    def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
+        """Logits [T, vocab] of a sequence from its start.
+
+        Raises
+        ------
+        UsageError
+            Where an id is no token, or there are none or too many of them.
+        """
+        self.reset()
+        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-16).astype(np.float32)
+        return logits
+
+    def append(self, ids: Sequence[int], *, last_only: bool = False) -> Int64:
+        """Compute the next tokens and return their logits as Q16 integers, [T, vocab].
+
+        With ``last_only`` the head runs for the last token alone, [1, vocab]. After an error the
+        session holds the tokens that it held before.
+        """
+        if self.program.argmax:
+            raise UsageError(
+                "the image was compiled with --argmax: it gives tokens and no logits; compile the "
+                "model without"
+            )
+        return self._counted(ids, last_only)
+
+    def next_token(self, ids: Sequence[int]) -> int:
+        """Compute the next tokens and return the likeliest to follow: of equally likely ones the
+        first. With an image compiled for argmax the machine finds it."""
+        found = self._counted(ids, True)
+        if not self.program.argmax:
+            return int(found[-1].argmax())
+        part = int(found[-1, :, 0].argmax())
+        return self.program.argmax[part] + int(found[-1, part, 1])
+
+    def _counted(self, ids: Sequence[int], last_only: bool) -> Int64:
+        """What `_append` gives; after an error all is as before."""
+        self.check_ids(ids)
+        started, before = time.perf_counter(), self.position
+        try:
+            logits = self._append(list(ids), last_only)
+        except BaseException:
+            self._position = before  # the session can go on from where it was
+            raise
+        self.stats.seconds += time.perf_counter() - started
+        return logits
+
+    def _append(self, ids: list[int], last_only: bool) -> Int64:
+        cols = self.program.config.cols
+        logits = []
+        at = 0
+        while at < len(ids):
+            # All columns of the array, or one: programs exist for these two.
+            count = cols if len(ids) - at >= cols else 1
+            part = ids[at : at + count]
+            at += count
+            head = not last_only or at == len(ids)
+            entry = self.program.entry(count, head)
+            self._run(entry, part)
+            self._position += count
+            self.stats.tokens += count
+            if head:
+                logits.append(self._logits(count))
+        return np.concatenate(logits)[-1:] if last_only else np.concatenate(logits)
+
+    def run_at(self, position: int, ids: list[int], head: bool) -> dict[str, int]:
+        """Run one program for tokens at ``position``, whatever the cache holds before it; for
+        measuring. Gives the machine's counters, none without RTL."""
+        before, self._position = self._position, position
+        already = Counter(self.stats.counters)
+        try:
+            self._run(self.program.entry(len(ids), head), ids)
+        finally:
+            self._position = before
+        return {name: n - already[name] for name, n in self.stats.counters.items()}
+
+    def _logits(self, columns: int) -> Int64:
+        """Of each column; with argmax, value and number of the largest in each part."""
+        place, vocab = self.program.logits, self.program.spec.vocab
+        memory = self._machines()[0].memory
+        starts = [place.address + column * place.stride for column in range(columns)]
+        bus, parts = self.program.config.bus_bytes, len(self.program.argmax)
+        size = parts * bus if parts else 4 * vocab
+        found = np.stack([memory[at : at + size].view("<i4").astype(np.int64) for at in starts])
+        return found.reshape(columns, parts, -1)[:, :, :2] if parts else found
+
+    def stream(
+        self,
+        ids: Sequence[int],
+        max_new_tokens: int,
+        *,
+        choose: Callable[[Int64], int] | None = None,
+        on_logits: Callable[[Int64], object] | None = None,
+    ) -> Iterator[int]:
+        """Continuation of ``ids``, token by token, up to the end-of-text token.
+
+        ``choose`` takes Q16 logits [vocab] and gives the next token; the likeliest by default.
+        ``on_logits`` gets the Q16 logits of every position as they are computed, [T, vocab]; the
+        head then runs for all positions of the prompt, not for the last alone.
+        """
+        self.check_length(len(ids), max_new_tokens)
+        self.reset()
+        pending = list(ids)
+        for _ in range(max_new_tokens):
+            if choose is None and on_logits is None:
+                token = self.next_token(pending)
+            else:
+                logits = self.append(pending, last_only=on_logits is None)
+                if on_logits is not None:
+                    on_logits(logits)
+                token = int(logits[-1].argmax()) if choose is None else choose(logits[-1])
+            yield token
+            if token == self.program.eos:
+                return
+            pending = [token]
+
+    def generate(self, ids: Sequence[int], max_new_tokens: int) -> list[int]:
+        """``ids`` and their greedy continuation."""
+        return [*ids, *self.stream(ids, max_new_tokens)]
+
+    def check_length(self, prompt: int, new: int) -> None:
+        """Raise `UsageError` where a prompt and its continuation do not fit the context."""
+        context = self.program.context
+        if new < 0:
+            raise UsageError(f"max-new-tokens is {new}, must be 0 or more")
+        if prompt > context:
+            raise UsageError(f"the prompt has {prompt} tokens, the context {context}: shorten it")
+        # The last new token is not fed back.
+        if prompt + new - 1 > context:
+            raise UsageError(
+                f"{prompt} prompt tokens and {new} new ones exceed the context of {context}: at "
+                f"most {context - prompt + 1} new ones fit"
+            )
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Raise `UsageError` unless ``ids`` can be appended."""
+        spec = self.program.spec
+        if not len(ids):
+            raise UsageError("the prompt is empty: give at least one token")
+        for token in ids:
+            if not 0 <= token < spec.vocab:
+                raise UsageError(f"token {token} is not in the vocabulary, 0 to {spec.vocab - 1}")
+        if self.position + len(ids) > self.program.context:
+            raise UsageError(
+                f"{self.position + len(ids)} tokens exceed the context of {self.program.context}"
+            )
+
+    def _machines(self) -> list[Any]:
+        return [m for m in (self._golden, self._rtl) if m is not None]
+
+    def _run(self, entry: Entry, tokens: list[int]) -> None:
+        if self._golden is not None:
+            result = self._golden.run(entry.address, self._position, tokens)
+            self._check_stop(result.error, result.error_address)
+        if self._rtl is not None:
+            outcome = self._rtl.run(entry.address, self._position, tokens)
+            self.stats.counters.update(outcome.counters)
+            self._check_stop(outcome.error, outcome.error_address)
+        self.stats.runs += 1
+        if self.backend == "both":
+            self._compare()
+
+    def _check_stop(self, error: ErrorCode, address: int) -> None:
+        if error is ErrorCode.NONE:
+            return
+        start, text = self.program.sections["program"]
+        where = f"{address:#x}"
+        if start <= address < start + text.size:
+            data = text[address - start : address - start + INSTRUCTION_BYTES].tobytes()
+            where += f" in {self.program.place(address)[1]}"
+            try:
+                where += f": {isa.decode(data)}"
+            except isa.IllegalInstruction as broken:
+                where += f": {broken}"
+        raise MachineStopped(f"{error.name} at {where}")
+
+    def _compare(self) -> None:
+        """Compare all memory that programs write; stop at the first difference."""
+        assert self._golden is not None
+        for region in self.program.regions:
+            part = slice(region.address, region.address + region.size)
+            expected, found = self._golden.memory[part], self._rtl.memory[part]
+            self.stats.compared += region.size
+            if np.array_equal(expected, found):
+                continue
+            different = np.flatnonzero(expected != found)
+            self.stats.differences += different.size
+            index = int(different[0])
+            cycle = self._rtl.written_at(region.address + index)
+            when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
+            raise Mismatch(
+                f"{region.name}, byte {index} at {region.address + index:#x}: expected "
+                f"{expected[index]}, found {found[index]} ({when}); {different.size} bytes differ"
+            )
+
+
+def memory_image(program: Program) -> NDArray[np.uint8]:
+    """What memory holds before the first run."""
+    memory = np.zeros(program.memory_bytes, np.uint8)
+    for name, (address, data) in program.sections.items():
+        if address + data.size > memory.size:
+            raise DataError(f"section {name} ends past the memory of {memory.size} bytes")
+        memory[address : address + data.size] = data
+    return memory

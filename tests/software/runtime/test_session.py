@@ -1,0 +1,414 @@
+"""Whole models: golden against float, RTL against golden, and what users get wrong."""
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+import rf8
+from golden.config import CONFIGS
+from golden.isa import Opcode
+from rf8.checkpoint.architecture import is_conv1d
+from rf8.checkpoint.huggingface import from_transformers, to_transformers
+from rf8.checkpoint.model import RF8Tensor
+from rf8.errors import DataError, UsageError
+from rf8.evaluation.approximate import approximated
+from rf8.evaluation.reference import Transformer
+from rf8.runtime.session import MachineStopped, Mismatch, Sampler, Session
+from sim.rtl import MemoryModel
+
+STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
+
+
+def compiled(folder, config="tiny", **changes):
+    model = tiny_models.save(folder, **changes)
+    quantized = rf8.quantize(rf8.load_model(folder), span=CONFIGS[config].span)
+    return model, quantized, rf8.compile(quantized, config=config)
+
+
+LLAMAS = {
+    "odd widths": {},
+    "grouped heads of 8, inner width of 172": {
+        "hidden_size": 64,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 8,
+        "intermediate_size": 172,
+    },
+    "one key-value head, tied, biases": {
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+        "attention_bias": True,
+        "mlp_bias": True,
+    },
+}
+
+
+def llama(**changes):
+    """A small random Llama in RF8."""
+    return rf8.quantize(from_transformers(tiny_models.llama(**changes), "llama"))
+
+
+def with_rf8_weights(model, quantized):
+    """The float model with the values of the codes."""
+    state = model.state_dict()
+    for name, tensor in quantized.tensors.items():
+        if isinstance(tensor, RF8Tensor):
+            values = torch.from_numpy(tensor.decode())
+            key = name if name == "lm_head.weight" else f"transformer.{name}"
+            state[key].copy_(values.T if is_conv1d(name) else values)
+    return model
+
+
+def float_logits(module, spec, ids):
+    """Logits in float32, but for keys and values in RF8: their rounding is no small error."""
+    with torch.no_grad(), approximated(module, spec, {"kv"}):
+        return module(torch.tensor([ids])).logits[0].numpy()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"tie_word_embeddings": False}, {"activation_function": "gelu"}, {"n_inner": None}],
+)
+def test_golden_is_close_to_float(tmp_path, changes):
+    model, quantized, program = compiled(tmp_path, **changes)
+    ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
+    ours = Session(program).forward(ids)
+    exact = float_logits(with_rf8_weights(model, quantized), quantized.spec, ids)
+    assert ours.shape == exact.shape
+    assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("case", LLAMAS)
+def test_golden_llama_is_close_to_float(case):
+    model = llama(**LLAMAS[case])
+    ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
+    ours = Session(rf8.compile(model, config="tiny")).forward(ids)
+    exact = float_logits(to_transformers(model), model.spec, ids)
+    assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
+
+
+def test_both_pairings_of_rotary_positions():
+    """Interleaved pairs are halves with the rows of queries and keys in another order."""
+    model = llama()
+    turned = llama(rope_interleaved=True)
+    order = np.arange(10).reshape(2, 5).T.reshape(-1)  # 0, 5, 1, 6, ...
+    for name, tensor in turned.tensors.items():
+        if "q_proj" in name or "k_proj" in name:
+            codes = tensor.codes.reshape(-1, 10, tensor.codes.shape[1])[:, order]
+            bias = tensor.bias.reshape(-1, 10)[:, order]
+            turned.tensors[name] = RF8Tensor(codes.reshape(tensor.codes.shape), bias.reshape(-1))
+    halves, interleaved = (
+        Session(rf8.compile(m, config="tiny")).forward([5, 6, 7]) for m in (model, turned)
+    )
+    assert (halves == interleaved).all()
+
+
+def test_engines_and_batchings_agree(image):
+    program = rf8.Program.load(image)
+    ids = [5, 6, 7, 8, 9, 10, 11]
+    reference = Session(program, engine="numpy").forward(ids)
+    assert (Session(program, engine="torch").forward(ids) == reference).all()
+    one_by_one = Session(program)
+    rows = [one_by_one.append([token]) for token in ids]
+    assert (np.concatenate(rows) * 2.0**-16 == reference).all()
+
+
+CONFIGURATIONS = {
+    "odd widths": {},
+    "vocabulary of 3, untied": {"vocab_size": 3, "tie_word_embeddings": False, "n_head": 3},
+    "vocabulary of 1000": {"vocab_size": 1000, "n_embd": 21, "n_head": 7, "n_inner": 33},
+}
+
+
+@pytest.mark.parametrize("case", CONFIGURATIONS)
+def test_rtl_equals_golden_under_stalls(tmp_path, case):
+    _, _, program = compiled(tmp_path, **CONFIGURATIONS[case])
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([1, 2, 0], 4)
+        assert session.stats.differences == 0 and session.stats.compared > 0
+        assert session.stats.counters["stall_weights"] > 0
+        golden, rtl = session._golden.memory, session._rtl.memory
+        assert (golden == rtl).all()
+
+
+def test_llama_on_rtl_equals_golden():
+    program = rf8.compile(llama(**LLAMAS["grouped heads of 8, inner width of 172"]), config="tiny")
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([1, 2, 0], 4)
+        session.check_memory()
+        assert session.stats.differences == 0 and session.stats.compared > 0
+
+
+WHOLE = {
+    "gpt2": lambda: from_transformers(tiny_models.gpt2(), "gpt2"),
+    "gpt2, exact gelu": lambda: from_transformers(
+        tiny_models.gpt2(activation_function="gelu", tie_word_embeddings=False), "gpt2"
+    ),
+    "gpt2, relu": lambda: from_transformers(tiny_models.gpt2(activation_function="relu"), "gpt2"),
+    "gpt2, 20 heads": lambda: from_transformers(tiny_models.gpt2(n_embd=40, n_head=20), "gpt2"),
+    "gpt2, heads of 72": lambda: from_transformers(tiny_models.gpt2(n_embd=72, n_head=1), "gpt2"),
+    **{f"llama, {name}": lambda c=changes: from_transformers(tiny_models.llama(**c), "llama")
+       for name, changes in LLAMAS.items()},
+    "llama, interleaved": lambda: from_transformers(
+        tiny_models.llama(rope_interleaved=True), "llama"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", ["tiny", "ecp5", "sim", "8 bit"])
+@pytest.mark.parametrize("case", WHOLE)
+def test_programs_are_the_definition_of_the_layers(case, config):
+    """Every instruction of a whole model against `golden.layers`, all tokens at once: ==."""
+    machine = CONFIGS["sim"].replace(act_bits=8) if config == "8 bit" else CONFIGS[config]
+    model = rf8.quantize(WHOLE[case](), span=machine.span)
+    ids = [5, 6, 7, 8, 9, 10, 11, 100, 1]
+    whole = Transformer(model, machine)
+    logits = whole.logits(whole.hidden(ids))
+    assert (logits * 2.0**-16 == Session(rf8.compile(model, machine)).forward(ids)).all()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl", "both"])
+def test_forward_and_generate_agree(image, backend):
+    program = rf8.Program.load(image)
+    with Session(program, backend) as session:
+        ids = session.generate([7, 8, 9], 3)
+        logits = session.forward(ids[:-1])
+        assert [int(row.argmax()) for row in logits[2:]] == ids[3:]
+        assert session.position == 5
+
+
+def test_sampling_is_reproducible_and_follows_softmax(image):
+    session = Session(rf8.Program.load(image))
+    runs = [list(session.stream([7], 12, choose=Sampler(1.0, seed))) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+    logits = np.array([0, 1 << 16, -(20 << 16)])
+    sampler = Sampler(0.5, 3)
+    share = np.mean([sampler(logits) for _ in range(4000)])
+    assert abs(share - 1 / (1 + np.exp(-2))) < 0.02
+    assert list(session.stream([7], 5, choose=Sampler(1e-6, 0))) == session.generate([7], 5)[1:]
+    with pytest.raises(UsageError, match="temperature is -1, must be above 0"):
+        Sampler(-1, 0)
+
+
+def test_top_k_and_top_p():
+    # Shares 0.5, 0.25, 0.125, 0.125 at temperature 1, out of order.
+    logits = np.rint(np.log([0.125, 0.5, 0.25, 0.125]) * 65536).astype(np.int64)
+
+    def chosen(**options):
+        sampler = Sampler(1.0, 7, **options)
+        return [sampler(logits) for _ in range(400)]
+
+    assert set(chosen()) == {0, 1, 2, 3}
+    assert set(chosen(top_k=1)) == {1} and set(chosen(top_k=3)) == {0, 1, 2}
+    assert set(chosen(top_p=0.4)) == {1} and set(chosen(top_p=0.7)) == {1, 2}
+    assert set(chosen(top_p=0.8)) == {0, 1, 2}
+    # Two thirds are the first's share of the best two.
+    assert set(chosen(top_k=2, top_p=0.6)) == {1} and set(chosen(top_k=2, top_p=0.7)) == {1, 2}
+    assert chosen(top_k=4) == chosen()  # the same seed, the same tokens
+    assert abs(np.mean([t == 1 for t in chosen(top_k=2)]) - 2 / 3) < 0.07
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"top_k": 0}, "top-k is 0, must be 1 or more"),
+        ({"top_p": 0}, "top-p is 0, must be above 0 and at most 1"),
+        ({"top_p": 1.5}, "top-p is 1.5"),
+    ],
+)
+def test_impossible_samplers(options, words):
+    with pytest.raises(UsageError, match=words):
+        Sampler(1.0, 1, **options)
+
+
+def test_two_sessions_in_one_process(image):
+    program = rf8.Program.load(image)
+    with Session(program, "rtl") as one, Session(program, "rtl") as two:
+        a, b = one.append([1]), two.append([2])
+        assert not np.array_equal(a, b)
+        assert (one.append([5]) == Session(program).forward([1, 5])[1] * 65536).all()
+        two.reset()
+        assert (two.append([1]) == a).all()
+
+
+def test_context_limits(image):
+    program = rf8.Program.load(image)
+    session = Session(program)
+    context = program.context
+    assert context == program.spec.context
+    assert len(session.generate(list(range(context)), 1)) == context + 1
+    assert len(session.generate([1], context)) == context + 1
+    for prompt, new in ((context + 1, 0), (context, 2), (1, context + 1)):
+        with pytest.raises(UsageError, match="context"):
+            session.generate([1] * prompt, new)
+    with pytest.raises(UsageError, match="token 101 is not in the vocabulary, 0 to 100"):
+        session.forward([5, 101])
+    with pytest.raises(UsageError, match="token -1 is not in the vocabulary"):
+        session.forward([-1])
+    with pytest.raises(UsageError, match="prompt is empty"):
+        session.forward([])
+    with pytest.raises(UsageError, match="max-new-tokens is -1"):
+        session.generate([1], -1)
+
+
+def test_unknown_backend(image):
+    with pytest.raises(UsageError, match="no backend 'gpu'; there are: golden, rtl, both"):
+        Session(rf8.Program.load(image), "gpu")
+
+
+def test_a_difference_is_found_and_located(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        # Flip a bit of a weight in the RTL's memory only: the golden machine keeps its copy.
+        start, data = program.sections["weights"]
+        at = next(i for i in range(200, data.size) if data[i] & 7 in (0, 1) and data[i] > 64)
+        session._rtl.memory[start + at] ^= 2
+        where = r"byte \d+ at 0x\w+: expected \d+, found \d+ \(written in cycle \d+\); \d+ bytes"
+        with pytest.raises(Mismatch, match=where):
+            session.append([1])
+
+
+def test_a_difference_in_the_cache_names_its_layer(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        region = program.regions[2]
+        session._golden.memory[region.address + 9] ^= 1
+        where = r"layer 1, keys and values, byte 9 at 0x\w+: expected 1, found 0"
+        with pytest.raises(Mismatch, match=where):
+            session.append([1])
+
+
+def test_stray_writes_are_found_at_the_end(image):
+    program = rf8.Program.load(image)
+    with Session(program, "both") as session:
+        session.append([1])
+        session.check_memory()
+        assert session.stats.compared == sum(region.size for region in program.regions)
+        session._rtl.memory[program.sections["program"][0]] ^= 1
+        with pytest.raises(Mismatch, match="1 bytes of memory differ, first at 0x"):
+            session.check_memory()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_a_position_past_the_context_stops_the_machine(image, backend):
+    """The host checks it first; the machine must not depend on that."""
+    program = rf8.Program.load(image)
+    with Session(program, backend) as session:
+        good = session.append([1])
+        for position in (program.context, (1 << 24) - 1):
+            with pytest.raises(MachineStopped, match=r"POSITION at 0x\w+ in w[tp]e: LOAD"):
+                session.run_at(position, [1], True)
+        with pytest.raises(MachineStopped, match=r"POSITION at 0x\w+ in w[tp]e: LOAD"):
+            session.run_at(0, [program.spec.vocab], True)
+        session.reset()
+        assert (session.append([1]) == good).all()
+
+
+def weight_byte(program):
+    """Address of a code of the last layer's first matrix."""
+    matrix = next(
+        i
+        for at, i in program.instructions(program.entry(1, True).address)
+        if i.opcode is Opcode.MATMUL and program.place(at)[1] == "h.1.attn.c_attn"
+    )
+    return matrix.address + 7 * program.config.rows
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_invalid_weight_stops_and_names_the_instruction(image, backend):
+    program = rf8.Program.load(image)
+    with Session(program, backend) as session:
+        good = session.append([1])
+        machine = session._machines()[0]
+        at = weight_byte(program)
+        before, machine.memory[at] = machine.memory[at], 0x87
+        if backend == "golden":
+            machine._kept.clear()
+        session.reset()
+        with pytest.raises(MachineStopped, match=r"INVALID_WEIGHT at 0x\w+ in .*: MATMUL"):
+            session.append([1])
+        machine.memory[at] = before
+        session.reset()
+        assert (session.append([1]) == good).all()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_session_goes_on_after_an_error(image, backend):
+    """It holds the tokens from before the failed call: no layer keeps a half of it."""
+    program = rf8.Program.load(image)
+    expected = Session(program).forward([3, 4, 5, 6, 7]) * 65536
+    with Session(program, backend) as session:
+        session.append([3, 4])
+        machine = session._machines()[0]
+        at = weight_byte(program)
+        before, machine.memory[at] = machine.memory[at], 0x87
+        if backend == "golden":
+            machine._kept.clear()
+        with pytest.raises(MachineStopped):
+            session.append([5, 6, 7])
+        assert session.position == 2
+        machine.memory[at] = before
+        assert (session.append([5, 6, 7]) == expected[2:]).all()
+
+
+def test_span_and_size_are_checked(checkpoint):
+    model = rf8.load_model(checkpoint)
+    with pytest.raises(DataError, match="is a float model: quantise it first"):
+        rf8.compile(model, config="tiny")
+    with pytest.raises(DataError, match="span 16, config 'ecp5' has span 8: quantise it again"):
+        rf8.compile(rf8.quantize(model), config="ecp5")
+    with pytest.raises(ValueError, match="no config 'big'"):
+        rf8.compile(rf8.quantize(model), config="big")
+    narrow = CONFIGS["tiny"].replace(max_k=40)
+    with pytest.raises(DataError, match="dot products of 50 elements, config 'tiny' does 40"):
+        rf8.compile(rf8.quantize(model), config=narrow)
+    small = CONFIGS["tiny"].replace(scratch_words=16)
+    with pytest.raises(DataError, match="more than its 16: use a config with more scratch_words"):
+        rf8.compile(rf8.quantize(model), config=small)
+    wide = CONFIGS["sim"].replace(rows=32)
+    with pytest.raises(DataError, match="need a bus of `rows` bytes, 32; this one has 64"):
+        rf8.compile(rf8.quantize(model), config=wide)
+    with pytest.raises(DataError, match="the context is 25, must be 1 to 24"):
+        rf8.compile(rf8.quantize(model), context=25)
+
+
+def test_results_in_many_chunks(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint))
+    small = CONFIGS["tiny"].replace(scratch_words=512)
+    whole = Session(rf8.compile(model, config="tiny")).forward([1, 2, 3])
+    assert (Session(rf8.compile(model, config=small)).forward([1, 2, 3]) == whole).all()
+
+
+def test_the_machine_finds_the_likeliest_token():
+    model = rf8.quantize(from_transformers(tiny_models.gpt2(vocab_size=900), "gpt2"))
+    small = tiny_models.EIGHT.replace(scratch_words=256)  # not all logits find room at once
+    for config, parts in ((CONFIGS["sim"], [0]), (small, [0, 400, 800])):
+        program = rf8.compile(model, config=config, argmax=True)
+        assert program.argmax == parts
+        ids = [5, 600, 7, 8, 9, 10]
+        expected = Session(rf8.compile(model, config=config)).generate(ids, 12)
+        assert Session(program).generate(ids, 12) == expected
+    with pytest.raises(UsageError, match="compiled with --argmax: it gives tokens and no logits"):
+        Session(program).append([1])
+    with pytest.raises(DataError, match="argmax needs a bus of 8 bytes"):
+        rf8.compile(model, config="tiny", argmax=True)
+
+
+def test_argmax_on_rtl(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint), span=tiny_models.EIGHT.span)
+    program = rf8.compile(model, config=tiny_models.EIGHT, argmax=True)
+    with Session(program, "both", memory=STALLS) as session:
+        session.generate([5, 6, 7, 8, 9], 3)
+        session.check_memory()
+        assert session.stats.differences == 0
+
+
+def test_of_equal_logits_the_first_wins(checkpoint):
+    model = rf8.quantize(rf8.load_model(checkpoint), span=CONFIGS["sim"].span)
+    name = "wte.weight"
+    codes, biases = model.tensors[name].codes, model.tensors[name].bias
+    codes[:], biases[:] = codes[:1], biases[0]
+    for argmax in (True, False):
+        program = rf8.compile(model, config="sim", argmax=argmax)
+        assert Session(program).next_token([3]) == 0
