@@ -79,7 +79,7 @@ def decode(codes: Tensor, bias: int | Tensor = 0, dtype: torch.dtype = torch.flo
 
 
 def row_bias(w: Tensor, *, rounding: Rounding = "nearest_even") -> Tensor:
-    """The bias of each row of w [N, K]: int8 [N]. Result and errors as of `golden.format.row_bias`."""
+    """The bias of each row of w [N, K]: int8 [N]. As `golden.format.row_bias`, errors included."""
     _check_floats(w, "row_bias")
     if w.ndim != 2:
         raise ValueError(

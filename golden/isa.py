@@ -50,7 +50,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from golden.config import BIAS_PLANES, INSTRUCTION_BYTES, RESULT_BITS, AccelConfig
+from golden.config import INSTRUCTION_BYTES, RESULT_BITS, AccelConfig
 
 SEGMENTS = 16
 """The most segments of a VECTOR instruction; each has registers of its own in each column."""
@@ -467,58 +467,7 @@ def block_words(k: int, config: AccelConfig) -> int:
     return 1 + -(-k // config.acts_per_word)
 
 
-def tile_slices(k: int, flags: int, config: AccelConfig) -> int:
-    """Weight slices of one tile: header and ``k`` slices of codes."""
-    return (BIAS_PLANES if flags & Flag.BIAS else 1) + k
-
-
-def stream_beats(instruction: Instruction, config: AccelConfig) -> int:
-    """Bus beats of a MATMUL's weight stream."""
-    slices = instruction.count * tile_slices(instruction.k, instruction.flags, config)
-    return -(-slices // config.slices_per_beat)
-
-
 def encode_program(instructions: list[Instruction], config: AccelConfig) -> bytes:
     """The instructions in their slots, in order."""
     slot = config.slot_bytes
     return b"".join(i.encode().ljust(slot, b"\0") for i in instructions)
-
-
-# The control registers (AXI4-Lite, 32 bits each): name -> (byte offset, meaning). Counters are 64
-# bits, low word first, cleared by a start.
-IDENTITY = 0x52463803
-REGISTERS: dict[str, tuple[int, str]] = {
-    "ID": (0x00, f"read only: {IDENTITY:#x}, the letters RF8 and the version of this map"),
-    "CONFIG": (0x04, "read only: rows 8, cols 8, act_bits 8, bus_bytes 8, from the low bit"),
-    "CONTROL": (0x08, "write: bit 0 starts, bit 1 stops (error ABORTED)"),
-    "STATUS": (0x0C, "read only: bit 0 busy, bit 1 done, bit 2 error; 15..8 error code"),
-    "ERROR_ADDRESS": (0x10, "read only: address of the instruction that stopped the machine"),
-    "PROGRAM": (0x14, "address of the first instruction, a multiple of the slot"),
-    "WATCHDOG": (0x18, "cycles without progress after which the machine stops; 0: never"),
-    "INTERRUPT": (0x1C, "bit 0 enables the interrupt: high while done or error is and busy is not"),
-    "POSITION": (0x20, "of the token in column 0, 24 bits: how many tokens came before it"),
-    "TOKEN_COLUMN": (0x24, "column that a write to TOKEN is for"),
-    "TOKEN": (0x28, "token of that column, 24 bits; a write goes on to the next column"),
-}
-COUNTERS: dict[str, str] = {
-    "cycles": "clock cycles from start to stop",
-    "matmul": "cycles in which a MATMUL was under way",
-    "load": "cycles in which a LOAD was under way",
-    "store": "cycles in which a STORE was under way, until its words were read",
-    "vector": "cycles in which a VECTOR was under way",
-    "stall_weights": "of the matmul cycles: the array waited for the weight stream",
-    "stall_drain": "of the matmul cycles: the array waited for the bins of the tile before",
-    "slices": "weight slices multiplied",
-    "column_slices": "the same, counted once for each active column: `rows` MACs each",
-    "read_weights": "bus beats read by the weight fetch",
-    "read_other": "bus beats read by instruction fetch and LOAD",
-    "written": "bus beats written",
-}
-"""Counters from offset 0x40 on, in this order, eight bytes each: name -> meaning."""
-
-COUNTER_BASE = 0x40
-
-
-def counter_offset(name: str) -> int:
-    """Byte offset of the low word of a counter."""
-    return COUNTER_BASE + 8 * list(COUNTERS).index(name)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from golden import isa
 from golden.config import INSTRUCTION_BYTES
+from golden.registers import COUNTERS, REGISTERS, counter_offset
 
 MEANINGS: dict[isa.Opcode, str] = {
     isa.Opcode.MATMUL: "The first `column` columns: `count` tiles of the weight stream at "
@@ -93,10 +94,10 @@ def page() -> str:
         for o in isa.Opcode
     ]
     errors = [(f"{e.value}", e.name, _attribute_doc(e)) for e in isa.ErrorCode]
-    registers = [(f"`0x{at:02x}`", n, meaning) for n, (at, meaning) in isa.REGISTERS.items()]
+    registers = [(f"`0x{at:02x}`", n, meaning) for n, (at, meaning) in REGISTERS.items()]
     counters = [
-        (f"`0x{isa.counter_offset(name):02x}`", f"`{name}`", meaning)
-        for name, meaning in isa.COUNTERS.items()
+        (f"`0x{counter_offset(name):02x}`", f"`{name}`", meaning)
+        for name, meaning in COUNTERS.items()
     ]
     lists = {
         title: _table(

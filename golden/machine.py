@@ -15,28 +15,15 @@ from numpy.typing import NDArray
 
 from golden import isa, vector
 from golden.arith import EXACT_FLOAT64, Int64, requantize
-from golden.config import BIAS_PLANES, MAX_SIGNIFICAND, AccelConfig
-from golden.format import INTEGERS, is_valid
+from golden.config import MAX_SIGNIFICAND, AccelConfig
+from golden.format import INTEGERS
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.stream import Bytes, Tiles, stream_beats, unpack_tiles
 from golden.vector import Registers
 
-Bytes = NDArray[np.uint8]
 _LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
 _INDEXED = int(Flag.INDEX | Flag.TOKEN)
 Engine = Literal["numpy", "torch"]
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """A weight stream, taken apart. N is tiles x rows, padding included.
-
-    ``weights`` holds the integers W that the array multiplies by, [N, K] float64 (they are exact);
-    ``exponents`` and ``bias`` are [N] int64.
-    """
-
-    weights: Any
-    exponents: Int64
-    bias: Int64
 
 
 @dataclass
@@ -96,69 +83,6 @@ class _Torch:
             dots = weights @ vectors
         product: Int64 = dots.to(torch.int64).numpy()
         return product
-
-
-def unpack_tiles(stream: Bytes, instruction: Instruction, config: AccelConfig) -> Tiles:
-    """Take a weight stream apart (see `golden.isa`, "Weight streams").
-
-    Raises
-    ------
-    ValueError
-        Where a code is invalid, or lies below the span of ``config``.
-    """
-    rows, count, k = config.rows, instruction.count, instruction.k
-    slices = isa.tile_slices(k, instruction.flags, config)
-    tiles = stream[: count * slices * rows].reshape(count, slices, rows)
-    head = slices - k
-    exponents = tiles[:, 0].view(np.int8).astype(np.int64).reshape(-1)
-    if head == BIAS_PLANES:
-        planes = np.ascontiguousarray(tiles[:, 1:head].transpose(0, 2, 1))
-        bias = planes.view("<i4").astype(np.int64).reshape(-1)
-    else:
-        bias = np.zeros(count * rows, np.int64)
-    codes = tiles[:, head:].transpose(0, 2, 1)
-    lookup = INTEGERS >> (16 - config.span)
-    broken = ~is_valid(np.arange(256, dtype=np.uint8))
-    below = ((np.arange(256) >> 3 & 15) < 16 - config.span) & (np.arange(256) != 0)
-    if (broken | below)[codes].any():
-        raise ValueError("the weight stream holds bytes that are no codes of this machine")
-    weights = lookup.astype(np.float64)[codes].reshape(count * rows, k)
-    return Tiles(weights, exponents, bias)
-
-
-def pack_tiles(
-    codes: Bytes, exponents: NDArray[np.int8], bias: Int64 | None, config: AccelConfig
-) -> Bytes:
-    """The weight stream of a matrix: the inverse of `unpack_tiles`.
-
-    Parameters
-    ----------
-    codes: [N, K] RF8; missing rows of the last tile become zeros
-    exponents: [N] row biases
-    bias: [N] int32 values in units of the result, or None for a stream without bias
-
-    Returns the bytes, padded with zeros to whole bus beats.
-    """
-    rows, (n, k) = config.rows, codes.shape
-    tiles, head = -(-n // rows), 1 if bias is None else BIAS_PLANES
-    size = tiles * (head + k) * rows
-    stream = np.zeros(-(-size // config.bus_bytes) * config.bus_bytes, np.uint8)
-    planes = stream[:size].reshape(tiles, head + k, rows)
-
-    def put(target: Bytes, values: Bytes) -> None:
-        """Fill [tiles, planes, rows] from [N, planes]."""
-        full = n // rows
-        target[:full] = (
-            values[: full * rows].reshape(full, rows, values.shape[1]).transpose(0, 2, 1)
-        )
-        if full < tiles:
-            target[full, :, : n - full * rows] = values[full * rows :].T
-
-    put(planes[:, :1], exponents.view(np.uint8)[:, None])
-    if bias is not None:
-        put(planes[:, 1:head], bias.astype("<i4").view(np.uint8).reshape(n, 4))
-    put(planes[:, head:], codes)
-    return stream
 
 
 @dataclass
@@ -305,7 +229,7 @@ class Machine:
     def _tiles(self, i: Instruction) -> Tiles:
         if i in self._kept:
             return self._kept[i]
-        size = isa.stream_beats(i, self.config) * self.config.bus_bytes
+        size = stream_beats(i, self.config) * self.config.bus_bytes
         stream = self._read(i.address, size)
         try:
             tiles = unpack_tiles(stream, i, self.config)
@@ -336,7 +260,7 @@ class Machine:
         words = np.ascontiguousarray(results.T).view(np.uint8)
         words = words.reshape(i.column, -1, config.bus_bytes)
         self.scratch[: i.column, i.dst : i.dst + words.shape[1]] = words
-        result.read_weights += isa.stream_beats(i, config)
+        result.read_weights += stream_beats(i, config)
         result.slices += i.count * i.k
         result.column_slices += i.count * i.k * i.column
 

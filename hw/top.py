@@ -7,10 +7,9 @@ from amaranth.lib.wiring import In, Out, connect
 from golden.config import AccelConfig
 from golden.isa import Flag
 
-from .control.entry import Entry
+from .control.entry import INDEXED, Entry, holds
 from .control.fetch import InstructionFetch
 from .control.host_registers import Control
-from .control.rules import INDEXED, holds
 from .control.sequencer import UNITS, Sequencer
 from .lib.clock_gate import gated
 from .lib.queue import StreamQueue

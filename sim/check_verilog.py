@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import CONFIGS
-from sim.build import write_atomically
+from sim.cache import write_atomically
 from sim.toolchain import tool_path, verilator_env
 
 SYNTHESIS = (

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import AccelConfig
-from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
+from golden.isa import ErrorCode
+from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 from sim.build import Progress, build_library
 
 

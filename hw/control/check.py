@@ -8,9 +8,9 @@ from amaranth.utils import exact_log2
 from golden.config import BIAS_PLANES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, Flag, Function, Opcode, Output
 
-from .entry import OPERANDS
-from .positions import POSITION_BITS, Places
-from .rules import INDEXED, Rules, holds
+from .entry import INDEXED, OPERANDS, POSITION_BITS, holds
+from .positions import Places
+from .rules import Rules
 
 
 class Step(enum.IntEnum, shape=2):

@@ -3,7 +3,7 @@
 from amaranth.hdl import signed
 from amaranth.lib import data
 
-from golden.isa import FIELDS
+from golden.isa import FIELDS, Flag
 
 OPERANDS = data.StructLayout(
     {name: signed(width) if negative else width for name, (_, width, negative) in FIELDS.items()}
@@ -29,3 +29,14 @@ class Entry(data.Struct):
     lane: 7
     chained: 1
     operands: OPERANDS
+
+
+POSITION_BITS = 24
+
+
+INDEXED = Flag.INDEX | Flag.TOKEN
+
+
+def holds(flags, wanted: Flag):
+    """Whether one of the wanted flags is set."""
+    return (flags & int(wanted)).any()

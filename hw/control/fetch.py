@@ -10,8 +10,7 @@ from golden.isa import Opcode
 from ..memory.axi import Burst
 from ..memory.weight_fetch import Descriptor
 from .check import Checker
-from .entry import OPERANDS, Entry
-from .positions import POSITION_BITS
+from .entry import OPERANDS, POSITION_BITS, Entry
 from .prefetch import Prefetch, part_bits
 
 __all__ = ["OPERANDS", "Entry", "InstructionFetch"]

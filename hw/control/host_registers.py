@@ -8,16 +8,17 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.config import AccelConfig
-from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
+from golden.isa import ErrorCode
+from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 
 from ..memory.axi import AXI4_LITE
-from .positions import POSITION_BITS
+from .entry import POSITION_BITS
 
 COUNTER_BITS = 48
 
 
 class Control(wiring.Component):
-    """The register map of `golden.isa.REGISTERS` and `golden.isa.COUNTERS`.
+    """The register map of `golden.REGISTERS` and `golden.COUNTERS`.
 
     An unknown address reads as zero; writes to it are ignored. A write is taken when its address
     and data are both there; byte strobes are ignored (registers are whole words).

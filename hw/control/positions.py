@@ -8,10 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import Flag, Opcode
 
-from .entry import OPERANDS
-from .rules import INDEXED, holds
-
-POSITION_BITS = 24
+from .entry import INDEXED, OPERANDS, POSITION_BITS, holds
 
 
 class Places(wiring.Component):

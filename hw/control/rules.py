@@ -8,14 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import FIELDS, FLAGS, SEGMENTS, USES, After, Flag, Function, Opcode, Output
 
-from .entry import OPERANDS
-
-INDEXED = Flag.INDEX | Flag.TOKEN
-
-
-def holds(flags, wanted: Flag):
-    """Whether one of the wanted flags is set."""
-    return (flags & int(wanted)).any()
+from .entry import INDEXED, OPERANDS, holds
 
 
 class Rules(wiring.Component):

@@ -7,8 +7,7 @@ from amaranth.lib.wiring import In, Out
 from golden.config import AccelConfig
 from golden.isa import ErrorCode, Opcode
 
-from .entry import OPERANDS, Entry
-from .rules import INDEXED, holds
+from .entry import INDEXED, OPERANDS, Entry, holds
 
 UNITS = {
     Opcode.MATMUL: "matmul",

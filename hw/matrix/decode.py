@@ -119,7 +119,8 @@ class TwoTerm:
 
     ``config``: the sizes of the array and its lanes, a `golden.config.AccelConfig` or something
     with the same names. ``control``, ``widths`` (of the values that a column keeps),
-    ``product_bits`` and the methods are what any kind of weights has; `hw.matrix.baselines` has others.
+    ``product_bits`` and the methods are what any kind of weights has; `hw.matrix.baselines` has
+    others.
     """
 
     control = RowControl

@@ -7,19 +7,7 @@ from amaranth.lib.wiring import In, Out
 from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig
 
-
-def saturate(value, bits: int):
-    """``value`` clamped to a two's-complement number of ``bits`` bits."""
-    if len(value) <= bits:
-        return value
-    high, sign = value[bits - 1 : -1], value[-1]
-    fits = (high == sign.replicate(len(high))).bool()
-    return Mux(fits, value[:bits], _bound(sign, bits)).as_signed()
-
-
-def _bound(sign, bits: int):
-    """The largest number of ``bits`` bits, or the smallest where ``sign`` is set."""
-    return Cat((~sign).replicate(bits - 1), sign)
+from ..lib.saturate import _bound, saturate
 
 
 class Requantizer(wiring.Component):

@@ -8,8 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
-from ..control.entry import OPERANDS
-from ..control.positions import POSITION_BITS
+from ..control.entry import OPERANDS, POSITION_BITS
 from ..lib.adders import add_choice
 from .decoder import CONTROL, token
 from .segment_counter import VectorWalk

@@ -22,6 +22,8 @@ from golden.config import AccelConfig
 from golden.format import is_valid
 from golden.isa import After, ErrorCode, Flag, Function, Instruction, Opcode, Output
 from golden.machine import Machine, RunResult
+from golden.registers import COUNTERS
+from golden.stream import stream_beats
 from hw.control.prefetch import buffer_beats
 from hw.memory.axi import READ_CLIENTS
 from sim.benches.harness import Host, InterleavedReads, Memory, Run
@@ -186,7 +188,7 @@ class Author:
     def moved_weights(self) -> Iterator[Instruction]:
         """A MATMUL whose weight stream the program itself puts into place."""
         matmul = self.matmul(k=5, tiles=1)
-        count = isa.stream_beats(matmul, self.config)
+        count = stream_beats(matmul, self.config)
         target = self.allocate(count * self.config.bus_bytes)
         via = {"column": int(self.rng.integers(self.config.cols)), "count": count}
         word = self.place(count)
@@ -378,7 +380,7 @@ class Bench:
         self.run.check(same, True, "the other words are as before")
 
     async def check_counters(self, program: int, want: RunResult) -> None:
-        got = {name: await self.host.counter(name) for name in isa.COUNTERS}
+        got = {name: await self.host.counter(name) for name in COUNTERS}
         config, check = self.config, self.run.check
         for name in ("read_weights", "written", "slices", "column_slices"):
             check(got[name], getattr(want, name), f"counter {name}")

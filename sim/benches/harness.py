@@ -25,7 +25,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiResp, AxiSlaveRead
 from numpy.typing import ArrayLike
 
-from golden.isa import REGISTERS, counter_offset
+from golden.registers import REGISTERS, counter_offset
 
 PERIOD_NS = 10
 

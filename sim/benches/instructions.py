@@ -8,6 +8,7 @@ import numpy as np
 from golden import isa
 from golden.config import AccelConfig
 from golden.isa import After, Flag, Function, Instruction, Opcode, Output
+from golden.stream import stream_beats
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,13 @@ def fate(data: bytes, position: int, tokens: list[int], config: AccelConfig) -> 
         lane = index % (1 << i.shift)
         address = i.address + index // (1 << i.shift) * i.k * config.bus_bytes
         i = replace(i, address=address % (1 << 32))
-    beats = isa.stream_beats(i, config) if i.opcode is Opcode.MATMUL else 0
+    beats = stream_beats(i, config) if i.opcode is Opcode.MATMUL else 0
     return Fate(instruction=i, lane=lane, beats=beats)
 
 
 def last_address(i: Instruction, position: int, tokens: list[int], config: AccelConfig) -> int:
     """Of all that a legal MATMUL, LOAD or STORE may read or write, whatever its length."""
-    beats = isa.stream_beats(i, config) if i.opcode is Opcode.MATMUL else i.count
+    beats = stream_beats(i, config) if i.opcode is Opcode.MATMUL else i.count
     index = 0
     if i.opcode in (Opcode.LOAD, Opcode.STORE) and i.flags & (Flag.INDEX | Flag.TOKEN):
         index = tokens[i.column] if i.flags & Flag.TOKEN else position + i.column

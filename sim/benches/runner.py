@@ -19,19 +19,26 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from sim.build import lock, write_atomically
+from sim.cache import lock, sources_digest, write_atomically
 from sim.toolchain import package_version, verilator_env
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
 BUILD = ROOT / "build" / "benches"
-BENCHES = tuple(sorted(path.stem.removeprefix("tb_") for path in FOLDER.glob("tb_*.py")))
+
+
+def _bench_name(path: Path) -> str:
+    """``matrix/lane`` for ``matrix/tb_lane.py``: the path of what it tests below ``hw``."""
+    return str(path.relative_to(FOLDER).with_name(path.stem.removeprefix("tb_")))
+
+
+BENCHES = tuple(sorted(map(_bench_name, FOLDER.rglob("tb_*.py"))))
+"""Names of all benches."""
 
 FLAGS = [
     "-Wno-fatal",
@@ -74,16 +81,17 @@ class Result:
 
 def run_bench(name: str, seed: int = 1) -> Result:
     """Build and run one bench; failures of any kind are in the result."""
-    bench = importlib.import_module(f"sim.benches.tb_{name}")
+    module = _module(name)
+    bench = importlib.import_module(module)
     folder = BUILD / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log, report = folder / "run.log", folder / "checks.jsonl"
     started = built = time.monotonic()
     try:
-        model = _build(_verilog(name, bench.parts), f"tb_{name}")
+        model = _build(_verilog(name, bench.parts), name.replace("/", "."))
         built = time.monotonic()
-        failure = _simulate(model, f"sim.benches.tb_{name}", folder, log, report, seed)
+        failure = _simulate(model, module, folder, log, report, seed)
     except Exception as error:  # whatever it is: the other benches are to run
         failure = "; ".join(f"{type(error).__name__}: {error}".splitlines()[:2])
     lines = report.read_text().splitlines() if report.exists() else []
@@ -114,18 +122,30 @@ def run_benches(
     return results
 
 
+def _module(name: str) -> str:
+    """The Python module of a bench."""
+    folder, _, leaf = name.rpartition("/")
+    return ".".join(["sim.benches", *folder.split("/"), f"tb_{leaf}"]).replace("..", ".")
+
+
+def bench_digest(name: str) -> str:
+    """Of all that the Verilog of a bench follows from: hardware, its tools, and the bench's own
+    sources, of which helpers beside the benches may be hardware, too."""
+    own = [path for path in FOLDER.rglob("*.py") if not path.stem.startswith("tb_")]
+    own.append(ROOT / (_module(name).replace(".", "/") + ".py"))
+    return _digest(sources_digest().hex(), *(path.read_text() for path in sorted(own)))
+
+
 def _verilog(name: str, parts: Callable[[], dict[str, Any]]) -> str:
-    """The design of a bench; made again only after a change of a source that it may come from."""
-    sources = [*ROOT.glob("hw/*.py"), *ROOT.glob("golden/*.py")]
-    sources += [FOLDER / "harness.py", FOLDER / f"tb_{name}.py"]
-    digest = _digest(*(path.read_text() for path in sorted(sources)), version("amaranth"))
-    path = BUILD / "verilog" / f"tb_{name}-{digest}.v"
+    """The design of a bench; made again only after a change of what it follows from."""
+    stem = name.replace("/", ".")
+    path = BUILD / "verilog" / f"{stem}-{bench_digest(name)}.v"
     if not path.exists():
         from hw.verilog import convert
         from sim.benches.harness import Bundle
 
         text = convert(Bundle(parts()), name="top")
-        for old in path.parent.glob(f"tb_{name}-*.v"):
+        for old in path.parent.glob(f"{stem}-*.v"):
             old.unlink(missing_ok=True)
         write_atomically(path, text)
     return path.read_text()

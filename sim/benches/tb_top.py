@@ -14,6 +14,7 @@ from cocotbext.axi import AxiResp
 from golden import isa
 from golden.config import get_config
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.stream import stream_beats, tile_slices
 from hw.top import Accelerator
 from sim.benches.accelerator import HALT, MEMORY, WEIGHTS, Bench
 from sim.benches.harness import Run, answer_errors_with, bench_test, watch_handshakes
@@ -248,7 +249,7 @@ async def invalid_weight(run: Run) -> None:
         author.fill()
         program = [*author.all_columns(Opcode.LOAD), author.matmul(), author.matmul(), HALT]
         victim = program[-2 - int(run.rng.integers(2))]
-        slices = isa.tile_slices(victim.k, victim.flags, config)
+        slices = tile_slices(victim.k, victim.flags, config)
         tile, k = int(run.rng.integers(victim.count)), int(run.rng.integers(1, victim.k + 1))
         row = int(run.rng.integers(config.rows))
         place = victim.address + ((tile + 1) * slices - k) * config.rows + row
@@ -283,7 +284,7 @@ async def memory_errors(run: Run, response: AxiResp) -> None:
             address, size = start + index * config.slot_bytes, config.slot_bytes
         elif unit == "weights":
             address = program[index].address
-            size = isa.stream_beats(program[index], config) * config.bus_bytes
+            size = stream_beats(program[index], config) * config.bus_bytes
         else:
             address, size = program[index].address, program[index].count * config.bus_bytes
         broken[address + int(run.rng.integers(size))] = True

@@ -6,7 +6,8 @@
 >>> rf8.Session(program, backend="golden").generate([464], 8)      # doctest: +SKIP
 """
 
-from rf8.checkpoint.model import Model, load_model
+from rf8.checkpoint.load import load_model
+from rf8.checkpoint.model import Model
 from rf8.compiler.driver import compile
 from rf8.errors import DataError, UsageError
 from rf8.program.image import Program

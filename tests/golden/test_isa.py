@@ -16,6 +16,7 @@ from golden.isa import (
     Opcode,
     Output,
 )
+from golden.stream import stream_beats, tile_slices
 
 TINY, SIM = CONFIGS["tiny"], CONFIGS["sim"]
 MATMUL = Instruction(
@@ -267,11 +268,11 @@ def test_words_of_a_vector():
 def test_sizes_by_hand():
     assert isa.block_words(768, SIM) == 1 + 24
     assert isa.block_words(33, SIM) == 1 + 2
-    assert isa.tile_slices(768, 0, SIM) == 769
-    assert isa.tile_slices(768, Flag.BIAS, SIM) == 773
+    assert tile_slices(768, 0, SIM) == 769
+    assert tile_slices(768, Flag.BIAS, SIM) == 773
     wide = SIM.replace(rows=16, bus_bytes=64, burst_beats=64)
     matmul = Instruction(opcode=Opcode.MATMUL, column=1, count=3, k=10)
-    assert isa.stream_beats(matmul, wide) == 9  # 33 slices, four a beat
+    assert stream_beats(matmul, wide) == 9  # 33 slices, four a beat
 
 
 def test_program_slots():

@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional
 
 from golden import layers
+from golden.attention import KVCache, attention, decode_shared, encode_shared
 from golden.format import decode, encode, is_valid, row_bias
-from golden.layers import Block, KVCache, block_quantize, decode_shared, encode_shared
+from golden.layers import Block, block_quantize
 
 SEED = 20250601
 
@@ -239,10 +240,10 @@ def test_attention_is_close_to_float_and_the_same_in_any_batching(heads, groups,
         fixed(random.normal(size=(positions, n, width)) * 2) for n in (heads, groups, groups)
     )
     whole = KVCache.empty(groups, width)
-    at_once = layers.attention(q, k, v, whole, 16)
+    at_once = attention(q, k, v, whole, 16)
     cache = KVCache.empty(groups, width)
-    parts = [layers.attention(q[a:b], k[a:b], v[a:b], cache, 16) for a, b in ((0, 1), (1, 3))]
-    parts += [layers.attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], cache, 16)
+    parts = [attention(q[a:b], k[a:b], v[a:b], cache, 16) for a, b in ((0, 1), (1, 3))]
+    parts += [attention(q[i : i + 1], k[i : i + 1], v[i : i + 1], cache, 16)
               for i in range(3, positions)]  # fmt: skip
     assert (np.concatenate(parts) == at_once).all()
     assert np.abs(at_once / 65536 - float_attention(q, k, v, whole)).max() < 2e-3
@@ -254,7 +255,7 @@ def test_attention_of_many_equal_positions(bits):
     random = np.random.default_rng(SEED)
     v = fixed(random.normal(size=(1024, 1, 8)) * 3)
     cache, none = KVCache.empty(1, 8), np.zeros((1024, 1, 8), np.int64)
-    ours = layers.attention(none, none, v, cache, bits)[-1] / 65536
+    ours = attention(none, none, v, cache, bits)[-1] / 65536
     mean = decode_shared(cache.values, cache.value_bias).mean(axis=0) / 65536
     # A value's bias moves its weight's bits: one with a bias 2 below the largest loses two.
     assert np.abs(ours - mean).max() < 2.0 ** (4 - bits)
@@ -264,12 +265,12 @@ def test_attention_of_large_scores():
     random = np.random.default_rng(SEED)
     q, k, v = (fixed(random.normal(size=(8, 1, 64)) * size) for size in (60, 60, 1))
     cache = KVCache.empty(1, 64)
-    ours = layers.attention(q, k, v, cache, 16) / 65536
+    ours = attention(q, k, v, cache, 16) / 65536
     assert np.abs(ours - float_attention(q, k, v, cache)).max() < 0.02
     top = np.full((2, 1, 128), 2**31 - 1)
     # RF8's largest below 2**31, and a tie goes up to it: 15/8 * 2**30.
     for bits in (8, 16):
-        found = layers.attention(top, top, top, KVCache.empty(1, 128), bits)
+        found = attention(top, top, top, KVCache.empty(1, 128), bits)
         assert np.abs(found / 2.0**31 - 1).max() < 2.0 ** (2 - bits)
 
 
@@ -277,9 +278,9 @@ def test_truncated_cache_goes_on():
     random = np.random.default_rng(SEED)
     q, k, v = (fixed(random.normal(size=(9, 2, 8))) for _ in range(3))
     cache = KVCache.empty(2, 8)
-    whole = layers.attention(q, k, v, cache, 16)
+    whole = attention(q, k, v, cache, 16)
     cache.truncate(4)
-    assert (layers.attention(q[4:], k[4:], v[4:], cache, 16) == whole[4:]).all()
+    assert (attention(q[4:], k[4:], v[4:], cache, 16) == whole[4:]).all()
 
 
 @pytest.mark.parametrize("bias", [-128, -30, 0, 4, 5, 8, 11, 12, 127])
@@ -303,7 +304,7 @@ def test_layer_norm_of_tiny_values_follows_epsilon(epsilon):
 
 def test_attention_of_zeros():
     zero = np.zeros((2, 1, 4), np.int64)
-    assert (layers.attention(zero, zero, zero, KVCache.empty(1, 4), 16) == 0).all()
+    assert (attention(zero, zero, zero, KVCache.empty(1, 4), 16) == 0).all()
 
 
 def test_add_saturates():

@@ -9,7 +9,8 @@ from golden import isa
 from golden.config import CONFIGS
 from golden.format import INTEGERS, is_valid
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
-from golden.machine import Machine, pack_tiles, run, unpack_tiles
+from golden.machine import Machine, run
+from golden.stream import pack_tiles, unpack_tiles
 
 SEED = 7
 TINY = CONFIGS["tiny"]

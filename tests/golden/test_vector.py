@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from golden import isa, layers
+from golden.attention import KVCache, attention
 from golden.config import CONFIGS, RESULT_FRAC
 from golden.isa import After, Flag, Function, IllegalInstruction, Instruction, Opcode, Output
-from golden.layers import QUERY_FRAC, KVCache, block_quantize
+from golden.layers import QUERY_FRAC, block_quantize
 from golden.vector import Registers, execute
 
 SEED = 11
@@ -192,7 +193,7 @@ def test_softmax_shares_are_those_of_layers():
     q = random.integers(-(2**18), 2**18, (1, 1, width))
     cache.append(k[:-1], v[:-1])
     copy = KVCache(cache.keys, cache.key_bias, cache.values, cache.value_bias)
-    expected = layers.attention(q, k[-1:], v[-1:], copy, 16)
+    expected = attention(q, k[-1:], v[-1:], copy, 16)
 
     unit = Unit(SIM, position=before - 1)
     factor = layers.query_factor(width)

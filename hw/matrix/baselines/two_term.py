@@ -79,7 +79,7 @@ class FloatDecoder(wiring.Component):
 
 
 class Float(TwoTerm):
-    """FP8 and power-of-two weights for `hw.matrix.array.Array`; ``name`` as in `golden.baselines`."""
+    """FP8 and power-of-two weights for `Array`; ``name`` as in `golden.baselines`."""
 
     def __init__(self, name, *, rows, cols, act_bits, max_k, align):
         self.name = name
@@ -131,7 +131,7 @@ class ApotControl(data.Struct):
 
 
 class Apot2(Float):
-    """Sums of two powers of two for `hw.matrix.array.Array`: the second term is shifted to its place."""
+    """Sums of two powers of two for `Array`: the second term is shifted to its place."""
 
     control = ApotControl
 

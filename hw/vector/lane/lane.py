@@ -8,7 +8,7 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.vector import SINE_BITS, SUM_BITS
 
 from ...lib.adders import add_subtract
-from ...matrix.requantize import saturate
+from ...lib.saturate import saturate
 from ..coder import VectorCoder
 from ..decoder import CONTROL
 from ..tables import ENTRY, EXTRA, INDEX_BITS

@@ -11,7 +11,7 @@ from golden.layers import CODE_FRAC, NORM_BITS
 from golden.vector import AMOUNT_MAX, SUM_BITS
 
 from ...control.entry import OPERANDS
-from ...matrix.requantize import saturate
+from ...lib.saturate import saturate
 from ..coder import VectorCoder
 from ..decoder import REGISTERS
 from .divider import ScalarDivider

@@ -7,7 +7,8 @@ from cocotb.triggers import FallingEdge, RisingEdge
 from cocotbext.axi import AxiLiteBus
 
 from golden.config import get_config
-from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode
+from golden.isa import ErrorCode
+from golden.registers import COUNTERS, IDENTITY, REGISTERS
 from hw.control.host_registers import COUNTER_BITS, Control
 from sim.benches.harness import Host, Run, bench_test
 

@@ -18,7 +18,7 @@ import torch
 import rf8
 from golden.config import get_config
 from golden.format import decode, encode, row_bias
-from golden.isa import tile_slices
+from golden.stream import tile_slices
 from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
 from rf8.checkpoint.architecture import GPT2Spec, is_conv1d, is_matrix
 from rf8.checkpoint.model import Model

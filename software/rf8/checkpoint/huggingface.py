@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from rf8.checkpoint.architecture import LlamaSpec, Spec, is_conv1d, is_matrix, read_spec
-from rf8.checkpoint.model import TOKENIZER_FILES, Float, Model
+from rf8.checkpoint.model import Float, Model
+from rf8.checkpoint.tokenizer import TOKENIZER_FILES
 from rf8.download import cached, wheel
 from rf8.errors import DataError
 

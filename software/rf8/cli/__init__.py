@@ -22,7 +22,8 @@ from rf8.cli import (
     run,
     verilog,
 )
-from rf8.cli.common import app, notes
+from rf8.cli.common import app
+from rf8.console import notes
 from rf8.errors import DataError, UsageError
 from rf8.runtime.session import MachineStopped, Mismatch
 from sim.build import BuildFailed

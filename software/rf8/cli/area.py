@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rf8.cli.common import Bar, JsonOption, app
+from rf8.cli.common import JsonOption, app
+from rf8.console import Bar
 from rf8.errors import UsageError
 from rf8.report.schema import FORMATS, TARGETS
 

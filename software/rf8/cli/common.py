@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from golden.config import CONFIGS
 from golden.format import SPANS
@@ -21,7 +19,6 @@ app = typer.Typer(
     help="Run language models in the RF8 number format, on simulated hardware.",
     epilog="Models: a directory in Hugging Face layout, a hub name, or [bold]default[/bold].",
 )
-notes = Console(stderr=True, highlight=False)
 
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Directory, hub name, default")]
@@ -31,28 +28,6 @@ ArgmaxOption = Annotated[
     bool, typer.Option("--argmax", help="The machine finds the likeliest token; no logits")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output")]
-
-
-class Bar:
-    """A progress bar for work that names its steps."""
-
-    def __init__(self, title: str) -> None:
-        self._bar = Progress(
-            TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-            console=notes, transient=True, disable=not notes.is_terminal,
-        )  # fmt: skip
-
-    def __enter__(self) -> Any:
-        self._bar.__enter__()
-        task = self._bar.add_task("", total=None)
-
-        def step(name: str, number: int, total: int) -> None:
-            self._bar.update(task, description=name, completed=number, total=total)
-
-        return step
-
-    def __exit__(self, *failure: Any) -> None:
-        self._bar.__exit__(*failure)
 
 
 def check_span(span: int) -> int:

@@ -13,8 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.model import load_model
-from rf8.cli.common import Bar, JsonOption, ModelArgument, app
+from rf8.checkpoint.load import load_model
+from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.console import Bar
 from rf8.errors import UsageError
 from rf8.gg.rate import STEP, entropy_of
 from rf8.gg.reshape import REPORT, pack_changes, read_changes, reshape_model, undo_model

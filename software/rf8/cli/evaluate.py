@@ -13,9 +13,10 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
-from rf8.checkpoint.model import load_model
-from rf8.cli.common import Bar, ConfigOption, JsonOption, ModelArgument, app
+from rf8.checkpoint.load import load_model
+from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app
 from rf8.cli.quantize import read_tokens, text_window
+from rf8.console import Bar
 from rf8.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rf8.checkpoint.model import Model, load_model
-from rf8.cli.common import Bar, JsonOption, ModelArgument, app
+from rf8.checkpoint.load import load_model
+from rf8.checkpoint.model import Model
+from rf8.cli.common import JsonOption, ModelArgument, app
 from rf8.cli.quantize import read_tokens
+from rf8.console import Bar
 from rf8.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rf8.experiments.study import Study
+    from rf8.evaluation.study import Study
 
 experiment = typer.Typer(no_args_is_help=True, help="Test formats and methods on real models.")
 app.add_typer(experiment, name="experiment")

@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from rf8.checkpoint.architecture import is_matrix
-from rf8.checkpoint.model import load_model
-from rf8.cli.common import Bar, JsonOption, ModelArgument, app
+from rf8.checkpoint.load import load_model
+from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.console import Bar
 from rf8.errors import DataError
 
 

@@ -15,9 +15,11 @@ from rich.table import Table
 import rf8
 from golden.config import get_config
 from rf8.checkpoint.architecture import is_matrix
-from rf8.checkpoint.model import Model, load_model
-from rf8.cli.common import ArgmaxOption, Bar, ConfigOption, JsonOption, ModelArgument, app
+from rf8.checkpoint.load import load_model
+from rf8.checkpoint.model import Model
+from rf8.cli.common import ArgmaxOption, ConfigOption, JsonOption, ModelArgument, app
 from rf8.cli.profile import show
+from rf8.console import Bar
 from rf8.errors import UsageError
 from rf8.export.flat import save_flat
 from rf8.program.disassembler import listing

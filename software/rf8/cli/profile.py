@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.cli.common import JsonOption, app, notes
+from rf8.cli.common import JsonOption, app
+from rf8.console import notes
 from rf8.errors import UsageError
 from rf8.program.image import Program
 from rf8.runtime.profile import Layer, Profile, plot, profile

@@ -14,8 +14,10 @@ from rich.table import Table
 
 import rf8
 from golden.format import Rounding
-from rf8.checkpoint.model import Model, RF8Tensor, load_model
-from rf8.cli.common import Bar, JsonOption, ModelArgument, SpanOption, app, check_span, notes
+from rf8.checkpoint.load import load_model
+from rf8.checkpoint.model import Model, RF8Tensor
+from rf8.cli.common import JsonOption, ModelArgument, SpanOption, app, check_span
+from rf8.console import Bar, notes
 from rf8.errors import DataError, UsageError
 from rf8.program.image import Program
 

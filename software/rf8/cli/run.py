@@ -17,14 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import CONFIGS, get_config
-from rf8.checkpoint.model import load_model
-from rf8.cli.common import ArgmaxOption, Bar, JsonOption, app, notes
+from rf8.checkpoint.load import load_model
+from rf8.cli.common import ArgmaxOption, JsonOption, app
 from rf8.cli.models import compiled
 from rf8.cli.quantize import read_tokens, text_window
+from rf8.console import Bar, notes
 from rf8.errors import DataError, UsageError
 from rf8.files import replaced_file
 from rf8.program.image import Program
-from rf8.runtime.session import Sampler, Session, Stats
+from rf8.runtime.sampler import Sampler
+from rf8.runtime.session import Session, Stats
 from sim.rtl import MemoryModel
 
 
@@ -117,7 +119,7 @@ def run(
 def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_json: bool) -> None:
     """Of consecutive windows of a text, each as long as the context or 1,024 tokens."""
     from rf8.evaluation.perplexity import Perplexity, Programs, cut
-    from rf8.experiments.study import Study, crc32
+    from rf8.evaluation.study import Study, crc32
 
     window = text_window(program.context, most)
     ids = read_tokens(program, path)

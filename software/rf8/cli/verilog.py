@@ -11,7 +11,8 @@ import typer
 
 from golden.config import CONFIGS, AccelConfig, get_config
 from golden.format import SPANS
-from rf8.cli.common import JsonOption, app, notes
+from rf8.cli.common import JsonOption, app
+from rf8.console import notes
 from rf8.errors import UsageError
 from rf8.export import BOARDS, write_verilog
 

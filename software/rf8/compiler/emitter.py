@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from golden import layers
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.isa import (
@@ -28,7 +25,8 @@ from golden.isa import (
     vector_words,
 )
 from golden.layers import QUERY_FRAC, SCALE_BITS, Block
-from rf8.errors import DataError
+from rf8.compiler.scratchpad import Scratchpad
+from rf8.compiler.tensors import Cache, Heads, Stream
 from rf8.program.image import Buffer
 
 ACTIVATIONS = {
@@ -39,105 +37,9 @@ ACTIVATIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Stream:
-    """A matrix in memory, as tiles of ``rows`` outputs by ``inputs`` weights.
-
-    ``elements``: results, padding rows included.
-    """
-
-    address: int
-    inputs: int
-    tiles: int
-    bias: bool
-    elements: int
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Where the keys and values of a layer lie, each list by key-value head.
-
-    ``keys``: tiles of positions, ``2 * width`` weights each; ``values``: for each tile of channels
-    an address, a slice for each position; ``biases``: int32 exponents of the values.
-    """
-
-    keys: list[int]
-    values: list[list[int]]
-    biases: list[int]
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Shape of attention, widths padded to whole words: see `padded_width`."""
-
-    queries: int
-    groups: int
-    width: int
-    padded: int
-    context: int
-
-    def tiles(self, config: AccelConfig) -> int:
-        """Tiles of channels of a head's values."""
-        return -(-self.padded // config.rows)
-
-    def stride(self, config: AccelConfig) -> int:
-        """Elements from one head to the next in the context vector."""
-        return vector_words(self.width, config) * config.results_per_word
-
-
-def padded_width(width: int, config: AccelConfig) -> int:
-    """Elements that a head's query takes: two of them fill a block without a gap."""
-    return -(-width // config.acts_per_word) * config.acts_per_word
-
-
 def _strides(src: int, other: int, dst: int) -> dict[str, int]:
     """Words from one segment to the next."""
     return {"src_stride": src, "other_stride": other, "dst_stride": dst}
-
-
-class Scratchpad:
-    """Which words of the banks are in use; all banks alike."""
-
-    def __init__(self, words: int, model: str) -> None:
-        self._words, self._model = words, model
-        self._used: dict[int, int] = {}
-        self.most = 0
-
-    def take(self, words: int) -> int:
-        """First word of a free run of ``words``.
-
-        Raises
-        ------
-        DataError
-            Where there is none.
-        """
-        start = 0
-        for first in sorted(self._used):
-            if first - start >= words:
-                break
-            start = first + self._used[first]
-        if start + words > self._words:
-            raise DataError(
-                f"{self._model}: an operation needs {words} words of the scratchpad beside what "
-                f"is in use, more than its {self._words}: use a config with more scratch_words, "
-                "or a shorter context"
-            )
-        self._used[start] = words
-        self.most = max(self.most, start + words)
-        return start
-
-    def free(self, *starts: int) -> None:
-        """Give runs back."""
-        for start in starts:
-            del self._used[start]
-
-    def room(self) -> int:
-        """Words of the longest free run."""
-        ends, best = 0, 0
-        for first in [*sorted(self._used), self._words]:
-            best = max(best, first - ends)
-            ends = first + self._used.get(first, 0)
-        return best
 
 
 @dataclass
@@ -628,8 +530,3 @@ class Emitter:
     def halt(self) -> None:
         """The program's end."""
         self.emit(Opcode.HALT)
-
-
-def interleaved_rows(width: int) -> NDArray[np.int64]:
-    """Order of a head's rows in which the pairs i and i + width/2 are neighbours."""
-    return np.arange(width).reshape(2, -1).T.reshape(-1)

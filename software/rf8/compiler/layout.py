@@ -3,82 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
+from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import vector_words
-from golden.layers import TURN_BITS, Block, block_quantize, rotary_steps
-from golden.machine import pack_tiles
+from golden.layers import TURN_BITS, Block, rotary_steps
+from golden.stream import pack_tiles
+from rf8.checkpoint.fixed_point import fixed_point, norm_weight
 from rf8.checkpoint.model import Model, RF8Tensor
-from rf8.compiler.emitter import Cache, Heads, Stream, interleaved_rows, padded_width
 from rf8.compiler.ir import Attention, Embedding, Graph, Linear, Norm, Rotary, Split
+from rf8.compiler.memory import Memory, pages
+from rf8.compiler.tensors import Cache, Heads, Stream, interleaved_rows, padded_width
 from rf8.errors import DataError
 from rf8.program.image import Buffer, Region
 
-PAGE = 4096
-"""Streams and buffers begin on multiples of this: no burst is cut short at their start."""
-
-NORM_FRAC = 24
-"""Fraction bits of norm weights before they become a block of 16-bit mantissas."""
-
 Progress = Callable[[str, int, int], None]
-
-
-def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
-    """A norm weight or a bias as int32 fixed point, rounded half to even.
-
-    Raises
-    ------
-    DataError
-        Where a value does not fit.
-    """
-    scaled = np.rint(model.float_tensor(name).astype(np.float64) * 2.0**frac)
-    limit = float(1 << (RESULT_BITS - 1))
-    largest = float(np.abs(scaled).max())
-    if largest >= limit:
-        raise DataError(
-            f"{model.name}: {name} reaches {largest / 2**frac:g}, must stay below "
-            f"{limit / 2**frac:g}"
-        )
-    return scaled.astype(np.int64)
-
-
-def norm_weight(model: Model, name: str) -> Block:
-    """The weight of a norm, as `golden.layers` takes it."""
-    return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
-
-
-@dataclass
-class Memory:
-    """Lays out external memory; addresses ascend."""
-
-    end: int = PAGE
-    parts: list[tuple[int, NDArray[np.uint8]]] = field(default_factory=list)
-
-    def reserve(self, size: int) -> int:
-        """Address of ``size`` bytes that begin a page and are zero at the start."""
-        address, self.end = self.end, pages(self.end + size)
-        return address
-
-    def put(self, data: NDArray[np.generic]) -> int:
-        """Address of a copy of ``data``."""
-        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-        address = self.reserve(flat.size)
-        self.parts.append((address, flat))
-        return address
-
-    def section(self) -> tuple[int, NDArray[np.uint8]]:
-        """All that was put, as one piece; nothing may have been reserved between."""
-        first = self.parts[0][0]
-        last, data = self.parts[-1]
-        whole = np.zeros(last + data.size - first, np.uint8)
-        for address, part in self.parts:
-            whole[address - first : address - first + part.size] = part
-        self.parts.clear()
-        return first, whole
 
 
 class Layout:
@@ -279,8 +220,3 @@ class Layout:
         sines = np.where(np.arange(padded) % 2 == 0, half, 0)
         offsets = np.concatenate([np.full(padded, quarter), sines])
         return self.memory.put(np.concatenate([steps, steps, offsets]).astype(np.uint32))
-
-
-def pages(size: int) -> int:
-    """``size`` in bytes, rounded up to whole pages."""
-    return -(-size // PAGE) * PAGE

@@ -3,8 +3,8 @@
 The walk computes with descriptions of tensors. What depends on neither weights nor tokens (masks,
 angles) is computed for real; of a vector of the model, each element's number is kept, so that
 views, transpositions and slices are done on the numbers and looked at where the vector is used.
-What is left are the operations of `rf8.compiler.ir`; anything else is an error that names module and
-operation.
+What is left are the operations of `rf8.compiler.ir`; anything else is an error that names module
+and operation.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from golden import layers
 from golden.arith import Int64, saturate
+from golden.attention import KVCache, decode_shared, exponentials
 from golden.config import RESULT_BITS, RESULT_FRAC
-from golden.layers import KVCache, decode_shared
 from rf8.checkpoint.architecture import LlamaSpec, Spec
 
 Part = Literal["activations", "kv", "softmax", "norms"]
@@ -49,7 +49,7 @@ def _blocks(x: Tensor, bits: int, frac: int = RESULT_FRAC) -> Tensor:
 def approximated(
     module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16, span: int = 16
 ) -> Iterator[None]:
-    """Within the block, ``parts`` of ``module`` (of `rf8.checkpoint.huggingface.to_transformers`) are as in the
+    """Within the block, ``parts`` of ``module`` (of `to_transformers`) are as in the
     integer pipeline with activations of ``bits`` bits and RF8 of ``span`` exponents."""
     base: Any = module.base_model
     with ExitStack() as hooks:
@@ -147,7 +147,7 @@ def _attend(
     for head, query in enumerate(q):
         score = query @ k[head // shared].T * (scale * math.log2(math.e))
         if "softmax" in parts:
-            weight = layers.exponentials(to_fixed(score), seen.numpy())
+            weight = exponentials(to_fixed(score), seen.numpy())
             inverse, size = layers.reciprocal(weight.sum(axis=-1, keepdims=True))
             share = torch.from_numpy(
                 weight * (inverse * np.exp2(-float(layers.INVERSE_FRAC) - size))

@@ -14,7 +14,7 @@ from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Model
 from rf8.evaluation.approximate import Part, approximated
 from rf8.evaluation.perplexity import Integers, Perplexity, cut, loss
-from rf8.experiments.study import Report, Study, crc32
+from rf8.evaluation.study import Report, Study, crc32
 
 FLOAT, WEIGHTS = "float32", "RF8 weights, all else float"
 INTEGERS = "integer pipeline, {bits}-bit activations"

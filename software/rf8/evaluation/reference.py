@@ -11,13 +11,13 @@ import torch
 
 from golden import layers
 from golden.arith import Int64, requantize
+from golden.attention import KVCache, attention
 from golden.config import MAX_SIGNIFICAND, RESULT_FRAC, AccelConfig
 from golden.format import INTEGERS
-from golden.layers import KVCache
 from rf8.checkpoint.architecture import GPT2Spec, LlamaSpec
+from rf8.checkpoint.fixed_point import fixed_point, norm_weight
 from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.compiler.graphs import graph_of
-from rf8.compiler.layout import fixed_point, norm_weight
 
 
 class Matrices:
@@ -148,7 +148,7 @@ class Transformer:
     def _attention(self, q: Int64, k: Int64, v: Int64, cache: KVCache) -> Int64:
         config, width = self._config, self._model.spec.head_width
         q, k, v = (part.reshape(len(part), -1, width) for part in (q, k, v))
-        context = layers.attention(q, k, v, cache, config.act_bits, config.span)
+        context = attention(q, k, v, cache, config.act_bits, config.span)
         return context.reshape(len(context), -1)
 
     def _embed(self, name: str, rows: list[int] | Int64) -> Int64:

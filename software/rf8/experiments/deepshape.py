@@ -18,8 +18,9 @@ from torch import Tensor
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.checkpoint.model import Model
 from rf8.errors import DataError
+from rf8.evaluation.study import Report, Study, crc32
 from rf8.experiments.coding import bits, losses, on_grid, over
-from rf8.experiments.study import SEEDS, Report, Spread, Study, crc32, figure, save_figure, spread
+from rf8.experiments.study import SEEDS, Spread, figure, save_figure, spread
 from rf8.gg.reshape import reshape_model
 from rf8.quantize.ste import finish_, prepare_
 from rf8.train.loop import evenly_spread, tune

@@ -18,7 +18,8 @@ from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.evaluation.perplexity import Perplexity, perplexity
-from rf8.experiments.study import SEEDS, Report, Study, crc32, figure, save_figure, spread
+from rf8.evaluation.study import Report, Study, crc32
+from rf8.experiments.study import SEEDS, figure, save_figure, spread
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
 from rf8.quantize.formats import FORMATS
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from rf8 import gg
-from rf8.experiments.study import SEEDS, Report, Spread, Study, crc32, figure, save_figure, spread
+from rf8.evaluation.study import Report, Study, crc32
+from rf8.experiments.study import SEEDS, Spread, figure, save_figure, spread
 from rf8.train.loop import evenly_spread, new_model, perplexity, tune
 from rf8.train.recipe import Recipe
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from golden.config import AccelConfig
-from golden.isa import REGISTERS
+from golden.registers import REGISTERS
 from rf8.errors import UsageError
 from rf8.export.example_image import Image
 from rf8.export.registers import FIELDS

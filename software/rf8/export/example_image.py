@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from golden.config import RESULT_BITS, AccelConfig
 from golden.format import is_valid
 from golden.isa import ErrorCode, Flag, Instruction, Opcode, block_words, check, encode_program
-from golden.machine import RunResult, pack_tiles, run
+from golden.machine import RunResult, run
+from golden.stream import pack_tiles
 
 SEED = 8
 LENGTHS = (61, 29, 13, 7, 5, 3, 2, 1)

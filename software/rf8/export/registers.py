@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from golden.config import AccelConfig
-from golden.isa import COUNTERS, IDENTITY, REGISTERS, ErrorCode, counter_offset
+from golden.isa import ErrorCode
+from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 
 
 @dataclass(frozen=True)

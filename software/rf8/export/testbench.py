@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from golden.config import AccelConfig
-from golden.isa import IDENTITY, REGISTERS, counter_offset
+from golden.registers import IDENTITY, REGISTERS, counter_offset
 from rf8.export.example_image import Image
 from rf8.export.registers import FIELDS, config_word
 from rf8.export.template import Port, connections, declaration, fill

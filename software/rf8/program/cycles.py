@@ -16,6 +16,7 @@ from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Instruction, Opcode, Output
 from golden.layers import EXP_FRAC, INVERSE_FRAC
+from golden.stream import stream_beats, tile_slices
 from golden.vector import SUM_BITS
 from rf8.program.image import Entry, Program
 
@@ -262,7 +263,7 @@ class _Machine:
         there = dispatched + 2
         self.places.append(max(self.now, there))
         if i.opcode is Opcode.MATMUL:
-            beats = isa.stream_beats(i, self.config)
+            beats = stream_beats(i, self.config)
             address = i.address // self.config.bus_bytes
             self.reads.streams.append((dispatched + _REQUEST, address, beats))
         return there
@@ -270,8 +271,8 @@ class _Machine:
     def _matmul(self, i: Instruction, start: int, cost: Cost) -> int:
         config, reads = self.config, self.reads
         assert config.slices_per_beat == 1  # as in all machines that whole models run on
-        slices = isa.tile_slices(i.k, i.flags, config)
-        cost.depth, cost.slices, cost.beats = i.k, i.count * i.k, isa.stream_beats(i, config)
+        slices = tile_slices(i.k, i.flags, config)
+        cost.depth, cost.slices, cost.beats = i.k, i.count * i.k, stream_beats(i, config)
         at = start + 2 + _MATMUL_START
         rows, bins = config.rows, config.bins
         total, done = i.count * slices, 0

@@ -17,7 +17,7 @@ from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import Instruction, Opcode
 from rf8.checkpoint.architecture import SPECS, Spec
-from rf8.checkpoint.model import make_tokenizer
+from rf8.checkpoint.tokenizer import make_tokenizer
 from rf8.errors import DataError
 from rf8.files import replaced_file
 

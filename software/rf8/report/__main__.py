@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rf8.cli.common import Bar, notes
+from rf8.console import Bar, notes
 from rf8.errors import DataError
 from rf8.report.page import write_report
 from rf8.report.provenance import commit, versions

@@ -21,7 +21,8 @@ from rf8.report import sky130
 from rf8.report.lanes import Lane, best_lanes, targets
 from rf8.report.schema import WHOLE
 from rf8.report.synthesis import Cells, synthesize
-from sim.build import cache_dir, sources_digest, verilog_text, write_atomically
+from sim.build import verilog_text
+from sim.cache import cache_dir, sources_digest, write_atomically
 from sim.toolchain import tool_path
 
 Progress = Callable[[str, int, int], None]

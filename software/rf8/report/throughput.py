@@ -2,7 +2,8 @@
 
 The layers of a model are alike: models of its shape with one and with two of them are compiled, and
 what the second adds counts for each further one. Weights are zeros: the model looks at no value.
-The tests of `rf8.program.cycles` compare it with the RTL of small machines; `rf8 profile` does it for any.
+The tests of `rf8.program.cycles` compare it with the RTL of small machines; `rf8 profile` does it
+for any.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy as np
 from golden.config import AccelConfig, get_config
 from golden.isa import Opcode
 from rf8.checkpoint.architecture import GPT2Spec, LlamaSpec, Spec, is_matrix, read_spec
-from rf8.checkpoint.model import PACKAGED, Model, RF8Tensor
+from rf8.checkpoint.load import PACKAGED
+from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.compiler.driver import compile
 from rf8.program.cycles import predict
 from rf8.program.image import Program

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import get_config
-from rf8.cli.common import Bar, notes
+from rf8.console import Bar, notes
 from rf8.files import replaced_file
 from rf8.report.provenance import ROOT, commit, versions
 from rf8.report.tools import run_tool

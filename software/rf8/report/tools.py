@@ -7,7 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from sim.build import BuildFailed, cache_dir, write_atomically
+from sim.build import BuildFailed
+from sim.cache import cache_dir, write_atomically
 from sim.toolchain import package_version, tool_path
 
 

@@ -24,7 +24,7 @@ class Layer:
     """A layer of the model, or what is in none.
 
     Sums over its instructions: ``tiles`` of MATMULs, ``read`` and ``written`` in bytes, ``macs``,
-    ``predicted`` cycles and ``waits`` (`rf8.program.cycles.Cost`). Of a run on the RTL: ``measured`` cycles
+    ``predicted`` cycles and ``waits`` (`Cost`). Of a run on the RTL: ``measured`` cycles
     and the hardware's ``counters``; none without one.
     """
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerFast
 
 from rf8.checkpoint.huggingface import to_transformers
-from rf8.checkpoint.model import load_model
+from rf8.checkpoint.load import load_model
 from rf8.errors import DataError
 from rf8.train.data import corpus
 from rf8.train.loop import evaluate

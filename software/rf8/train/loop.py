@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from rf8 import gg
 from rf8.checkpoint.huggingface import to_transformers
-from rf8.checkpoint.model import load_model
+from rf8.checkpoint.load import load_model
 from rf8.errors import DataError
 from rf8.train.data import Document, encode, train_tokenizer, wrap
 from rf8.train.recipe import Recipe

@@ -7,7 +7,7 @@ import tiny_models
 import torch
 from safetensors.torch import load_file, save_file
 
-from rf8.checkpoint.model import load_model
+from rf8.checkpoint.load import load_model
 from rf8.errors import DataError
 from rf8.quantize import quantize
 

@@ -1,18 +1,10 @@
 """The command as users call it: in a process of its own."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-
-
-def rf8(*arguments, **environment):
-    command = [sys.executable, "-m", "rf8.cli", *map(str, arguments)]
-    env = {**os.environ, "COLUMNS": "200", **environment}
-    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=900)
+from command import rf8
 
 
 def test_quantize_compile_info_run(checkpoint, tmp_path):

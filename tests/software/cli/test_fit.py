@@ -4,7 +4,7 @@ import base64
 import json
 import re
 
-from test_cli import rf8
+from command import rf8
 
 
 def test_fit_writes_table_pictures_and_page(tmp_path):

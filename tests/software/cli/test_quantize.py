@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import rf8 as command
+from command import rf8 as command
 
 import rf8
 from rf8.checkpoint.model import RF8Tensor

@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-from test_cli import rf8
+from command import rf8
 
-from rf8.checkpoint.model import load_model
+from rf8.checkpoint.load import load_model
 from rf8.cli import main
 from rf8.gg.rate import entropy, quantize_uniform
 

@@ -10,7 +10,8 @@ from torch import nn
 import rf8
 from rf8.checkpoint.huggingface import from_transformers
 from rf8.compiler.graphs import graph_of
-from rf8.compiler.ir import Add, Attention, Broken, Graph, Linear, Split, optimize, verify
+from rf8.compiler.ir import Add, Attention, Broken, Graph, Linear, Split, verify
+from rf8.compiler.passes import optimize
 from rf8.compiler.trace import export_graph
 from rf8.errors import DataError
 from rf8.report.throughput import MODELS

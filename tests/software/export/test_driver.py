@@ -11,10 +11,10 @@ import pytest
 import tiny_models
 
 import rf8
-from golden import isa
 from golden.config import CONFIGS
-from golden.isa import COUNTERS, ErrorCode
+from golden.isa import ErrorCode
 from golden.machine import run
+from golden.registers import COUNTERS, REGISTERS, counter_offset
 from rf8.export import DRIVER, registers
 from rf8.export.flat import flat_image, save_flat
 from sim.build import build_library
@@ -182,11 +182,11 @@ def test_documented_program_compiles(tmp_path):
 def test_header_has_every_constant_of_the_instruction_set():
     text = registers.c_header(TINY)
     found = dict(re.findall(r"#define (\w+) (0x[0-9a-f]+)u", text))
-    for name, (offset, _) in isa.REGISTERS.items():
+    for name, (offset, _) in REGISTERS.items():
         assert int(found[f"RF8_REG_{name}"], 16) == offset
     for name in COUNTERS:
-        assert int(found[f"RF8_COUNTER_{name.upper()}"], 16) == isa.counter_offset(name)
+        assert int(found[f"RF8_COUNTER_{name.upper()}"], 16) == counter_offset(name)
     codes = dict(re.findall(r"RF8_ERROR_(\w+) = (\d+)", text))
     assert codes == {code.name: str(code.value) for code in ErrorCode}
-    assert set(registers.FIELDS) == set(registers.ACCESS) == set(isa.REGISTERS)
+    assert set(registers.FIELDS) == set(registers.ACCESS) == set(REGISTERS)
     assert set(registers.ERROR_MEANINGS) == set(ErrorCode)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_cli import rf8 as command
+from command import rf8 as command
 
 from golden import isa
 from golden.config import CONFIGS, AccelConfig
 from golden.machine import run
+from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 from rf8.cli import main
 from rf8.export import write_verilog
 from rf8.export.example_image import make_image
@@ -177,13 +178,13 @@ def test_system_rdl_compiles_without_a_message(custom, capfd):
     compiler.compile_file(str(custom / "rf8.rdl"))
     root = compiler.elaborate()
     registers = {node.inst_name: node for node in root.top.registers()}
-    for name, (offset, _) in isa.REGISTERS.items():
+    for name, (offset, _) in REGISTERS.items():
         assert registers[name].absolute_address == offset
-    for name in isa.COUNTERS:
+    for name in COUNTERS:
         node = registers[f"COUNTER_{name.upper()}"]
-        assert node.absolute_address == isa.counter_offset(name)
+        assert node.absolute_address == counter_offset(name)
         assert node.get_property("regwidth") == 64
-    assert registers["ID"].find_by_path("VALUE").get_property("reset") == isa.IDENTITY
+    assert registers["ID"].find_by_path("VALUE").get_property("reset") == IDENTITY
     assert registers["CONFIG"].find_by_path("ROWS").get_property("reset") == CUSTOM.rows
     said = capfd.readouterr()
     assert not said.out and not said.err

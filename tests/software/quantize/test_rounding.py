@@ -4,7 +4,8 @@ import pytest
 import rf8
 from golden.format import decode, encode, row_bias
 from rf8.checkpoint.architecture import is_matrix
-from rf8.checkpoint.model import RF8Tensor, load_model
+from rf8.checkpoint.load import load_model
+from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError
 from rf8.quantize import quantize, sqnr_db
 

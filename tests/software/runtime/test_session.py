@@ -14,7 +14,8 @@ from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError, UsageError
 from rf8.evaluation.approximate import approximated
 from rf8.evaluation.reference import Transformer
-from rf8.runtime.session import MachineStopped, Mismatch, Sampler, Session
+from rf8.runtime.sampler import Sampler
+from rf8.runtime.session import MachineStopped, Mismatch, Session
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)

@@ -1,0 +1,211 @@
+"""Lowering: from the operations of a graph to instructions."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from golden.config import RESULT_FRAC
+from golden.isa import After, Flag, Function
+from rf8.compiler.emitter import ACTIVATIONS, Emitter
+from rf8.compiler.ir import (
+    Activate,
+    Add,
+    Attention,
+    Embedding,
+    Linear,
+    Multiply,
+    Norm,
+    Op,
+    Rotary,
+    Split,
+)
+from rf8.compiler.layout import Layout
+from rf8.compiler.tensors import padded_width
+from rf8.errors import DataError
+
+
+class _Lowering:
+    """Writes one program: walks the graph, and keeps track of which words hold what."""
+
+    def __init__(self, layout: Layout, emitter: Emitter, with_head: bool, argmax: bool) -> None:
+        self.layout, self.e, self.with_head, self.argmax = layout, emitter, with_head, argmax
+        self.ops, self.users = layout.graph.ops, layout.users
+        self.places: dict[int, int] = {}
+        self.tables: dict[tuple[Rotary, int], int] = {}
+        self.last = [max(used, default=len(self.ops)) for used in self.users]
+        # Keys that are in the cache before the other results of their matrix are there.
+        self.stored: set[int] = set()
+        # A run of words is free when all vectors are done for that lie in it.
+        self.runs: dict[int, int] = {}
+        self.living: Counter[int] = Counter()
+
+    def run(self) -> list[int]:
+        """All operations; without the head, those up to the last norm. Gives the first token of
+        each part of the head."""
+        e, head = self.e, self.ops[-1]
+        parts: list[int] = []
+        assert isinstance(head, Linear)
+        for key, address in self.layout.angles.items():
+            e.label("rotary positions")
+            self.tables[key] = e.angles(address, padded_width(key[1], self.layout.config))
+        for index, op in enumerate(self.ops[:-1]):
+            if not self.with_head and index == head.x:
+                break
+            e.label(op.module)
+            self._lower(index, op)
+        if self.with_head:
+            e.label(head.module)
+            stream, block = self.layout.streams[head.module], self.places[head.x]
+            parts = e.head(stream, block, self.layout.logits, head.width, self.argmax)
+        e.halt()
+        return parts
+
+    def _lower(self, index: int, op: Op) -> None:
+        e, layout = self.e, self.layout
+        match op:
+            case Embedding():
+                self._new(index, e.scratch.take(e.words(op.width)))
+                limit = layout.model.spec.vocab if op.by == "token" else layout.context
+                by = Flag.TOKEN if op.by == "token" else Flag.INDEX
+                e.embed(layout.streams[op.weight], limit, by, self.places[index])
+            case Norm():
+                gamma, places = layout.norms[index]
+                self._blocks(index)
+                self._new(index, e.norm(self.places[op.x], op.width, gamma, places, op.epsilon))
+            case Linear():
+                self._linear(index, op)
+            case Split():
+                offset = layout.offsets[index] // layout.config.results_per_word
+                self._inside(index, op.x, self.places[op.x] + offset)
+            case Add() | Multiply():
+                self._pair(index, op)
+            case Activate():
+                self._activate(index, op)
+            case Attention():
+                self._attention(index, op)
+        self._free(index, op)
+
+    def _blocks(self, index: int) -> bool:
+        """Whether a vector enters matrix products: it is then made as an activation block."""
+        used = [isinstance(self.ops[user], Linear) for user in self.users[index]]
+        if any(used) and len(used) > 1:
+            user = self.ops[self.users[index][1]]
+            raise DataError(
+                f"{self.layout.model.name}: {self.ops[index].module}: its result enters a matrix "
+                f"product and {user.module}, which cannot be lowered"
+            )
+        return any(used)
+
+    def _new(self, index: int, place: int) -> None:
+        """A vector in a run of its own."""
+        self.places[index] = self.runs[index] = place
+        self.living[place] += 1
+
+    def _inside(self, index: int, other: int, place: int) -> None:
+        """A vector in the run of another."""
+        self.places[index], self.runs[index] = place, self.runs[other]
+        self.living[self.runs[index]] += 1
+
+    def _free(self, index: int, op: Op) -> None:
+        """Give back the words of what was used for the last time."""
+        for value in set(op.inputs):
+            if self.last[value] == index:
+                self._drop(value)
+
+    def _drop(self, value: int) -> None:
+        run = self.runs.pop(value)
+        del self.places[value]
+        self.living[run] -= 1
+        if not self.living[run]:
+            self.e.scratch.free(run)
+
+    def _target(self, index: int, operands: tuple[int, ...]) -> None:
+        """Where a result goes: in place of an operand that is not needed any more."""
+        for value in operands:
+            if self.last[value] == index:
+                self._inside(index, value, self.places[value])
+                return
+        self._new(index, self.e.scratch.take(self.e.words(self.ops[index].width)))
+
+    def _pair(self, index: int, op: Add | Multiply) -> None:
+        self._target(index, (op.a, op.b))
+        fields: dict[str, int] = {"other": self.places[op.b]}
+        function = Function.ADD
+        if isinstance(op, Multiply):
+            function = Function.MULTIPLY
+            fields["shift"] = -RESULT_FRAC
+        self._finish(index, function, self.places[op.a], fields)
+
+    def _activate(self, index: int, op: Activate) -> None:
+        self._target(index, (op.x,))
+        self._finish(index, ACTIVATIONS[op.kind], self.places[op.x], {})
+
+    def _finish(self, index: int, function: Function, src: int, fields: dict[str, int]) -> None:
+        """The last instruction of an elementwise operation; a block where one is wanted."""
+        width, target = self.ops[index].width, self.places[index]
+        if not self._blocks(index):
+            self.e.vector(function, width, src, target, **fields)
+            return
+        fields |= {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
+        self.e.vector(function, width, src, target, **fields)
+        block = self.e.quantized(target, width)
+        self._drop(index)
+        self._new(index, block)
+
+    def _attention(self, index: int, op: Attention) -> None:
+        """A block of the context."""
+        e, layout = self.e, self.layout
+        heads, cache = layout.heads[index], layout.caches[index]
+        q, k, v = (self.places[value] for value in (op.q, op.k, op.v))
+        if op.k not in self.stored:
+            self._keys(index, op, k)
+        e.label(f"{op.module}: values")
+        e.append_values(v, heads, cache)
+        e.label(f"{op.module}: attention")
+        if op.rotary is not None:
+            table = self.tables[op.rotary, heads.width]
+            e.rotate(q, heads.queries * heads.padded, table, heads.padded)
+        context = e.attend(q, heads, cache)
+        self._blocks(index)
+        self._new(index, e.context_block(context, heads))
+
+    def _keys(self, index: int, op: Attention, place: int) -> None:
+        e, heads = self.e, self.layout.heads[index]
+        e.label(f"{op.module}: keys")
+        if op.rotary is not None:
+            table = self.tables[op.rotary, heads.width]
+            e.rotate(place, heads.groups * heads.padded, table, heads.padded)
+        e.append_keys(place, heads, self.layout.caches[index])
+
+    def _linear(self, index: int, op: Linear) -> None:
+        """Where keys are among the results they come first: they are sent to memory, byte by byte,
+        while the others are computed."""
+        e, layout = self.e, self.layout
+        stream, block = layout.streams[op.module], self.places[op.x]
+        result = e.scratch.take(e.words(stream.elements))
+        self._new(index, result)
+        found = self._keys_of(index)
+        if found is None:
+            e.linear(stream, block, result)
+            return
+        keys, attention = found
+        user = self.ops[attention]
+        assert isinstance(user, Attention)
+        heads, rows = layout.heads[attention], layout.config.rows
+        start = layout.offsets[keys]
+        first, end = start // rows, -(-(start + heads.groups * heads.padded) // rows)
+        e.linear(stream, block, result, first, end)
+        self._keys(attention, user, result + start // layout.config.results_per_word)
+        self.stored.add(keys)
+        e.label(op.module)
+        e.linear(stream, block, result, 0, first)
+        e.linear(stream, block, result, end)
+
+    def _keys_of(self, index: int) -> tuple[int, int] | None:
+        """The part of a vector that is the keys of an attention, and that."""
+        for part in self.users[index]:
+            for user in self.users[part]:
+                op = self.ops[user]
+                if isinstance(self.ops[part], Split) and isinstance(op, Attention) and op.k == part:
+                    return part, user
+        return None
