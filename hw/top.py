@@ -7,19 +7,20 @@ from amaranth.lib.wiring import In, Out, connect
 from golden.config import AccelConfig
 from golden.isa import Flag
 
-from .control.entry import INDEXED, Entry, holds
+from .control.entry import Entry
 from .control.fetch import InstructionFetch
-from .control.host_registers import Control
+from .control.host_registers import HostRegisters
 from .control.sequencer import UNITS, Sequencer
 from .lib.clock_gate import gated
+from .lib.instruction import INDEXED, holds
 from .lib.queue import StreamQueue
 from .matrix.array import Array
-from .matrix.matmul import MatmulControl
+from .matrix.matmul import Matmul
 from .matrix.writeback import Writeback
-from .memory.axi import AXI4_LITE, READ_CLIENTS, ReadMaster, axi4_read, axi4_write
-from .memory.load import Loader
+from .memory.axi import AXI4_LITE, READ_CLIENTS, ReadManager, axi4_read, axi4_write
+from .memory.load import Load
 from .memory.scratchpad import Scratchpad
-from .memory.store import Storer
+from .memory.store import Store
 from .memory.weight_fetch import WeightFetch
 from .vector.unit import VectorUnit
 
@@ -45,7 +46,7 @@ class Accelerator(wiring.Component):
         m = Module()
         config = self.config
         # What the sequencer clears after an error, and what stays.
-        self.control, self.reader = Control(config), ReadMaster(config)
+        self.control, self.reader = HostRegisters(config), ReadManager(config)
         self.sequencer, self.scratchpad = Sequencer(config), Scratchpad(config)
         for name in ("control", "reader", "sequencer", "scratchpad"):
             m.submodules[name] = getattr(self, name)
@@ -53,9 +54,9 @@ class Accelerator(wiring.Component):
             "fetch": InstructionFetch(config),
             "queue": StreamQueue(Entry, config.queue),
             "weights": WeightFetch(config),
-            "load": Loader(config),
-            "store": Storer(config),
-            "matmul": MatmulControl(config),
+            "load": Load(config),
+            "store": Store(config),
+            "matmul": Matmul(config),
             "array": Array(config),
             "writeback": Writeback(config),
             "vector": VectorUnit(config),

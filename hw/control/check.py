@@ -8,8 +8,8 @@ from amaranth.utils import exact_log2
 from golden.config import BIAS_PLANES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, Flag, Function, Opcode, Output
 
-from .entry import INDEXED, OPERANDS, POSITION_BITS, holds
-from .positions import Places
+from ..lib.instruction import INDEXED, OPERANDS, POSITION_BITS, holds
+from .positions import Positions
 from .rules import Rules
 
 
@@ -35,7 +35,7 @@ class Sum(data.Struct):
 
 class Sums(wiring.Component):
     """The terms of each `Step`. Combinational, but what follows from ``operands`` alone is a cycle
-    late; ``count``, ``k``, ``index``: from `Places`."""
+    late; ``count``, ``k``, ``index``: from `Positions`."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -154,7 +154,7 @@ class Checker(wiring.Component):
     position, tokens: as the host has set them
     done: in the next cycle the answers below are there, and stay until the next start
     legal: no rule of `golden.isa.check` is broken
-    far, lane: see `Places`
+    far, lane: see `Positions`
     resolved: the operands, with what follows from the position
     beats: of the weight stream of a MATMUL
     taken: the instruction has been handed on, a cycle ago; first: none has been, of this program
@@ -186,7 +186,7 @@ class Checker(wiring.Component):
         m = Module()
         config, o = self.config, self.operands
         m.submodules.rules = rules = Rules(config)
-        m.submodules.places = places = Places(config)
+        m.submodules.places = places = Positions(config)
         m.submodules.sums = sums = Sums(config)
         is_matmul = Signal()
         is_vector = Signal()

@@ -1,42 +1,29 @@
-"""Instructions as hardware sees them."""
+"""Instructions on their way from the fetch to the sequencer."""
 
-from amaranth.hdl import signed
 from amaranth.lib import data
 
-from golden.isa import FIELDS, Flag
-
-OPERANDS = data.StructLayout(
-    {name: signed(width) if negative else width for name, (_, width, negative) in FIELDS.items()}
-)
-"""The fields of an instruction, as in `golden.isa.FIELDS`, in the order of their bits."""
-
-assert [first for first, _, _ in FIELDS.values()] == [f.offset for _, f in OPERANDS]
+from ..lib.instruction import LANE_BITS, OPERANDS
 
 
 class Entry(data.Struct):
-    """An instruction that waits for its turn.
+    """An instruction that waits for its turn. The first of the three error bits that is set stops
+    the machine.
 
-    ``failed``: the memory did not give it; ``illegal``: it breaks a rule of `golden.isa.check`;
-    ``far``: position or token are beyond its room. The first that is set stops the machine.
-    ``operands``: what is to be done, with ``count``, ``k`` and ``address`` as they follow from the
-    position; ``lane``: of a LOAD or STORE with an index; ``chained``: a MATMUL after another, whose
-    results it does not need, for as many columns.
+    Fields
+    ------
+    failed (1): The memory answered the read of the instruction with an error.
+    illegal (1): It breaks a rule of `golden.isa.check`.
+    far (1): The position or a token is beyond what the instruction has room for.
+    lane (7): Of an indexed LOAD or STORE, which byte or element of each beat it uses.
+    chained (1): A MATMUL right after another one, for as many columns, whose results it does not
+        read: it may begin while those are being written.
+    operands (struct): The instruction; ``count``, ``k`` and ``address`` are resolved for the
+        position (`golden.positions`).
     """
 
     failed: 1
     illegal: 1
     far: 1
-    lane: 7
+    lane: LANE_BITS
     chained: 1
     operands: OPERANDS
-
-
-POSITION_BITS = 24
-
-
-INDEXED = Flag.INDEX | Flag.TOKEN
-
-
-def holds(flags, wanted: Flag):
-    """Whether one of the wanted flags is set."""
-    return (flags & int(wanted)).any()

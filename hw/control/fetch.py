@@ -7,13 +7,12 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import Opcode
 
+from ..lib.instruction import POSITION_BITS
 from ..memory.axi import Burst
 from ..memory.weight_fetch import Descriptor
 from .check import Checker
-from .entry import OPERANDS, POSITION_BITS, Entry
+from .entry import Entry
 from .prefetch import Prefetch, part_bits
-
-__all__ = ["OPERANDS", "Entry", "InstructionFetch"]
 
 
 class InstructionFetch(wiring.Component):
@@ -30,7 +29,7 @@ class InstructionFetch(wiring.Component):
     -----
     start, program: begin here; no read may be on its way
     position, tokens: as the host has set them, constant while a program runs
-    request, beat, data, error: to `ReadMaster`
+    request, beat, data, error: to `ReadManager`
     entries: instructions in order, for the sequencer
     weights: streams in order, for the weight fetch
     quiet: all entries are done and STOREs answered, but for entries given less than

@@ -11,13 +11,13 @@ from golden.config import AccelConfig
 from golden.isa import ErrorCode
 from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 
+from ..lib.instruction import POSITION_BITS
 from ..memory.axi import AXI4_LITE
-from .entry import POSITION_BITS
 
 COUNTER_BITS = 48
 
 
-class Control(wiring.Component):
+class HostRegisters(wiring.Component):
     """The register map of `golden.REGISTERS` and `golden.COUNTERS`.
 
     An unknown address reads as zero; writes to it are ignored. A write is taken when its address

@@ -8,10 +8,10 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import Flag, Opcode
 
-from .entry import INDEXED, OPERANDS, POSITION_BITS, holds
+from ..lib.instruction import INDEXED, OPERANDS, POSITION_BITS, holds
 
 
-class Places(wiring.Component):
+class Positions(wiring.Component):
     """Resolves what follows from the position.
 
     Outputs belong to the ``operands`` of `latency` cycles before; they mean something where those

@@ -39,7 +39,7 @@ class Prefetch(wiring.Component):
     -----
     start, program: begin anew here; no beat of an earlier program may be on its way
     enable: ask for more
-    request, beat, data, error: to `ReadMaster`
+    request, beat, data, error: to `ReadManager`
     o: the beats in order, without what instructions do not use, and whether one was flagged
     """
 

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import FIELDS, FLAGS, SEGMENTS, USES, After, Flag, Function, Opcode, Output
 
-from .entry import INDEXED, OPERANDS, holds
+from ..lib.instruction import INDEXED, OPERANDS, holds
 
 
 class Rules(wiring.Component):

@@ -7,7 +7,8 @@ from amaranth.lib.wiring import In, Out
 from golden.config import AccelConfig
 from golden.isa import ErrorCode, Opcode
 
-from .entry import INDEXED, OPERANDS, Entry, holds
+from ..lib.instruction import INDEXED, OPERANDS, holds
+from .entry import Entry
 
 UNITS = {
     Opcode.MATMUL: "matmul",

@@ -13,7 +13,7 @@ ERROR_LATENCY = 4
 """Cycles from a slice until the sequencer knows whether its codes are valid."""
 
 
-class MatmulControl(wiring.Component):
+class Matmul(wiring.Component):
     """Runs one MATMUL.
 
     First the shared exponents and the first word of activations are read. Then each tile takes its

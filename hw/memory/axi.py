@@ -143,7 +143,7 @@ class Bursts(wiring.Component):
         return m
 
 
-class ReadMaster(wiring.Component):
+class ReadManager(wiring.Component):
     """Shares the read channel among `READ_CLIENTS`, the first with the highest priority.
 
     Each client asks with a stream of `Burst` and must take every beat of the answer at once: there

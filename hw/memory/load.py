@@ -49,7 +49,7 @@ class Coming(data.Struct):
     tag: 32
 
 
-class Loader(wiring.Component):
+class Load(wiring.Component):
     """Reads ``count`` beats from ``address`` on and writes them from word ``dst`` of bank
     ``column`` on.
 

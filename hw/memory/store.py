@@ -98,7 +98,7 @@ class StoreData(wiring.Component):
         return m
 
 
-class Storer(wiring.Component):
+class Store(wiring.Component):
     """Writes ``count`` beats from word ``src`` of bank ``column`` to ``address`` on.
 
     With ``indexed``, a beat is one byte or element of it, by ``shift``: only lane ``lane`` of each

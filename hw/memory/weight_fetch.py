@@ -27,7 +27,7 @@ class WeightFetch(wiring.Component):
     Ports
     -----
     descriptor: streams to read, in order
-    request, beat, data, error: to `ReadMaster`
+    request, beat, data, error: to `ReadManager`
     slice, valid, failed: a slice of ``rows`` bytes, and whether its beat was flagged by the memory;
         next_valid: in the next cycle
     ready: the slice is taken

@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
 from golden.layers import EXP2, RESTS, SINE
 
-from ..control.entry import OPERANDS, holds
+from ..lib.instruction import OPERANDS, holds
 from .coder import at_least
 
 TABLES = {

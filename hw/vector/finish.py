@@ -9,10 +9,10 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import SEGMENTS, After
 from golden.vector import SUM_BITS
 
-from ..control.entry import OPERANDS
+from ..lib.instruction import OPERANDS
 from .decoder import CONTROL, REGISTERS, WAITING
 from .scalar.unit import LONG, ScalarUnit
-from .segment_counter import VectorWalk
+from .segment_counter import SegmentCounter
 
 SPACING = 8
 """Cycles that segments are apart at least where something short is computed at their ends."""
@@ -72,7 +72,7 @@ class VectorFinish(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, c = self.operands, self.control
-        m.submodules.walk = walk = VectorWalk(self.config)
+        m.submodules.walk = walk = SegmentCounter(self.config)
         m.submodules.scalar = scalar = ScalarUnit(self.config)
         complete = Signal()
         m.d.comb += [

@@ -8,11 +8,11 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
-from ..control.entry import OPERANDS, POSITION_BITS
 from ..lib.adders import add_choice
+from ..lib.instruction import OPERANDS, POSITION_BITS
 from .decoder import CONTROL, token
-from .segment_counter import VectorWalk
-from .word_order import VectorTurn
+from .segment_counter import SegmentCounter
+from .word_order import WordOrder
 
 GAP_BITS = 5
 """Of the number of words that another column has more: there are 16 columns at most."""
@@ -68,8 +68,8 @@ class VectorReader(wiring.Component):
         m = Module()
         o, c = self.operands, self.control
         lanes = exact_log2(self.config.results_per_word)
-        m.submodules.walk = walk = VectorWalk(self.config)
-        m.submodules.turn = turn = VectorTurn(self.config)
+        m.submodules.walk = walk = SegmentCounter(self.config)
+        m.submodules.turn = turn = WordOrder(self.config)
         phase = Signal(2)
         issue = Signal()
         last = Signal()

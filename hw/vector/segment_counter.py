@@ -8,7 +8,7 @@ from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
 
-class VectorWalk(wiring.Component):
+class SegmentCounter(wiring.Component):
     """Goes through columns and, within each, segments.
 
     Ports

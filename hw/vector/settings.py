@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS
 
-from ..control.entry import OPERANDS, POSITION_BITS
+from ..lib.instruction import OPERANDS, POSITION_BITS
 from .decoder import CONTROL, LEFT_BITS, REGISTERS, STEP_BITS
 from .lane.lane import SETTINGS
 from .lane.table_argument import SINE_FIRST

@@ -12,7 +12,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import SEGMENTS
 
-from ..control.entry import OPERANDS, POSITION_BITS
+from ..lib.instruction import OPERANDS, POSITION_BITS
 from ..memory.scratchpad import choose_bank
 from .decoder import REGISTERS, WAITING, VectorDecoder, token
 from .finish import VectorFinish

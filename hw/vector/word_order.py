@@ -7,10 +7,10 @@ from amaranth.utils import exact_log2
 
 from golden.config import AccelConfig
 
-from ..control.entry import OPERANDS
+from ..lib.instruction import OPERANDS
 
 
-class VectorTurn(wiring.Component):
+class WordOrder(wiring.Component):
     """Counts through the words of a segment; those of ROTATE in pairs.
 
     Elements ``k`` apart belong together. Where they lie in different words, these are a power of

@@ -7,9 +7,9 @@ from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS, AccelConfig
 
-from ..control.entry import OPERANDS
+from ..lib.instruction import OPERANDS
 from .decoder import CONTROL, WAITING, place_bits, token
-from .segment_counter import VectorWalk
+from .segment_counter import SegmentCounter
 
 
 class VectorWriter(wiring.Component):
@@ -52,7 +52,7 @@ class VectorWriter(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, c = self.operands, self.control
-        m.submodules.walk = walk = VectorWalk(self.config)
+        m.submodules.walk = walk = SegmentCounter(self.config)
         ends = self.token.valid & self.token.last
         m.d.comb += [
             walk.start.eq(self.start),

@@ -15,7 +15,7 @@ from ..tables import ENTRY, EXTRA, INDEX_BITS
 from .multiplier import LOW_BITS, VectorMultiplier
 from .saturate import VectorSaturate
 from .shifter import MOST, VectorShifter
-from .table_argument import VectorArgument
+from .table_argument import TableArgument
 
 SETTINGS = data.StructLayout(
     {
@@ -69,7 +69,7 @@ class VectorLane(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         c = self.control
-        m.submodules.argument = argument = VectorArgument()
+        m.submodules.argument = argument = TableArgument()
         m.submodules.coder = coder = VectorCoder(self.config.span)
         m.submodules.multiplier = multiplier = VectorMultiplier()
         m.submodules.shifter = shifter = VectorShifter()

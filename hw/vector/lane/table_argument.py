@@ -16,7 +16,7 @@ SINE_FIRST = TURN_BITS - 2 - SINE.index_bits - SINE.step_bits
 """Of an angle, bits below this one are rounded away."""
 
 
-class VectorArgument(wiring.Component):
+class TableArgument(wiring.Component):
     """Splits what an element means to a table into entry and the place behind it.
 
     Ports

@@ -9,8 +9,8 @@ from golden.isa import After
 from golden.layers import EXP_FRAC, INVERSE_FRAC
 from golden.vector import SUM_BITS
 
-from ...control.entry import OPERANDS
 from ...lib.adders import add_subtract
+from ...lib.instruction import OPERANDS
 from .epsilon import SQUARE_BITS, ScalarEpsilon
 from .steps import INVERSE_BITS, ScalarSteps
 

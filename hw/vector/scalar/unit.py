@@ -10,7 +10,7 @@ from golden.isa import After
 from golden.layers import CODE_FRAC, NORM_BITS
 from golden.vector import AMOUNT_MAX, SUM_BITS
 
-from ...control.entry import OPERANDS
+from ...lib.instruction import OPERANDS
 from ...lib.saturate import saturate
 from ..coder import VectorCoder
 from ..decoder import REGISTERS

@@ -9,7 +9,7 @@ from cocotbext.axi import AxiLiteBus
 from golden.config import get_config
 from golden.isa import ErrorCode
 from golden.registers import COUNTERS, IDENTITY, REGISTERS
-from hw.control.host_registers import COUNTER_BITS, Control
+from hw.control.host_registers import COUNTER_BITS, HostRegisters
 from sim.benches.harness import Host, Run, bench_test
 
 CONFIGS = {name: get_config(name) for name in ("tiny", "sim")}
@@ -26,7 +26,7 @@ KEPT = {
 
 
 def parts():
-    return {name: Control(config) for name, config in CONFIGS.items()}
+    return {name: HostRegisters(config) for name, config in CONFIGS.items()}
 
 
 async def reset(run: Run) -> None:

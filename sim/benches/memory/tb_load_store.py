@@ -11,10 +11,10 @@ from cocotbext.axi import AxiReadBus, AxiResp, AxiSlaveRead, AxiSlaveWrite, AxiW
 from golden.config import AccelConfig, get_config
 from golden.format import INTEGERS
 from golden.isa import exact_log2
-from hw.memory.axi import READ_CLIENTS, ReadMaster, axi4_read, axi4_write
-from hw.memory.load import Loader
+from hw.memory.axi import READ_CLIENTS, ReadManager, axi4_read, axi4_write
+from hw.memory.load import Load
 from hw.memory.scratchpad import Scratchpad
-from hw.memory.store import Storer
+from hw.memory.store import Store
 from sim.benches.harness import Memory, Run, answer_errors_with, bench_test
 
 TINY = get_config("tiny").replace(scratch_words=256)
@@ -33,7 +33,7 @@ LOAD = READ_CLIENTS.index("load")
 
 
 class LoadStore(wiring.Component):
-    """`Loader` and `Storer`, wired to a `Scratchpad` and the bus as in the accelerator."""
+    """`Load` and `Store`, wired to a `Scratchpad` and the bus as in the accelerator."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -67,9 +67,9 @@ class LoadStore(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.reader = reader = ReadMaster(self.config)
-        m.submodules.load = load = Loader(self.config)
-        m.submodules.store = store = Storer(self.config)
+        m.submodules.reader = reader = ReadManager(self.config)
+        m.submodules.load = load = Load(self.config)
+        m.submodules.store = store = Store(self.config)
         m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
         connect(m, reader.axi, flipped(self.read))
         connect(m, store.axi, flipped(self.write))

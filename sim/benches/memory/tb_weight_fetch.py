@@ -13,7 +13,7 @@ from cocotb.triggers import ClockCycles, RisingEdge
 from cocotbext.axi import AxiReadBus, AxiSlaveRead
 
 from golden.config import AccelConfig, get_config
-from hw.memory.axi import READ_CLIENTS, Burst, ReadMaster, axi4_read
+from hw.memory.axi import READ_CLIENTS, Burst, ReadManager, axi4_read
 from hw.memory.weight_fetch import Descriptor, WeightFetch
 from sim.benches.harness import InterleavedReads, Memory, Run, bench_test
 
@@ -33,7 +33,7 @@ WEIGHTS, LOAD = READ_CLIENTS.index("weights"), READ_CLIENTS.index("load")
 
 
 class FetchAndBus(wiring.Component):
-    """`WeightFetch` and `ReadMaster`, and a port for another client of the bus."""
+    """`WeightFetch` and `ReadManager`, and a port for another client of the bus."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -55,7 +55,7 @@ class FetchAndBus(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.fetch = fetch = WeightFetch(self.config)
-        m.submodules.reader = reader = ReadMaster(self.config)
+        m.submodules.reader = reader = ReadManager(self.config)
         connect(m, flipped(self.descriptor), fetch.descriptor)
         connect(m, fetch.request, reader.request_weights)
         connect(m, flipped(self.other), reader.request_load)

@@ -31,7 +31,7 @@ _ERRORS = 5  # from the last slice until the next MATMUL is looked at
 _SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.vector.scalar.unit.ScalarUnit`
 _SPACING = 8  # `hw.vector.finish.SPACING`
 PROGRAM_AHEAD = 16  # `hw.control.host_registers.prefetch.SLOTS`
-LOADS_AHEAD = 8  # `hw.memory.load.Loader.most`
+LOADS_AHEAD = 8  # `hw.memory.load.Load.most`
 STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.memory.store.BUFFER_*`
 _LANES = 19  # of the vector unit, from a word's address to its results
 

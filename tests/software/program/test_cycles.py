@@ -7,7 +7,7 @@ import rf8
 from golden.config import CONFIGS
 from hw.control.prefetch import SLOTS
 from hw.memory import store
-from hw.memory.load import Loader
+from hw.memory.load import Load
 from rf8.checkpoint.huggingface import from_transformers
 from rf8.errors import UsageError
 from rf8.program import cycles
@@ -51,7 +51,7 @@ def test_prediction_is_what_the_rtl_takes(programs, machine, model, latency):
 
 
 def test_limits_are_those_of_the_hardware():
-    assert Loader.most == cycles.LOADS_AHEAD
+    assert Load.most == cycles.LOADS_AHEAD
     assert cycles.PROGRAM_AHEAD == SLOTS
     assert cycles.STORE_WORDS == store.BUFFER_WORDS
     assert (cycles.STORES, cycles.STORE_BURSTS) == (store.BUFFER_STORES, store.BUFFER_BURSTS)
