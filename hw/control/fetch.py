@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import Opcode
 
-from ..lib.instruction import POSITION_BITS
-from ..memory.axi import Burst
+from ..lib.instruction import POSITION_BITS, JobSignature
+from ..memory.axi import read_port
 from ..memory.weight_fetch import Descriptor
 from .check import Checker
 from .entry import Entry
@@ -27,28 +27,25 @@ class InstructionFetch(wiring.Component):
 
     Ports
     -----
-    start, program: begin here; no read may be on its way
-    position, tokens: as the host has set them, constant while a program runs
-    request, beat, data, error: to `ReadManager`
-    entries: instructions in order, for the sequencer
-    weights: streams in order, for the weight fetch
-    quiet: all entries are done and STOREs answered, but for entries given less than
-        `StreamQueue.latency` cycles ago
-    stop: dispatch nothing more
+    job (in, `JobSignature`): ``start`` begins the program; no read may be on its way then.
+    position (in, 24): Position of the token in column 0; constant while a program runs.
+    tokens (in, 24, for each column): The tokens; constant while a program runs.
+    memory (out, `read_port`): To the bus.
+    entries (out, stream of `Entry`): Instructions in order, for the sequencer.
+    weights (out, stream of `Descriptor`): Weight streams in order, for the weight fetch.
+    quiet (in, 1): High when all entries are done and STOREs answered, but for entries given less
+        than `StreamQueue.latency` cycles ago.
+    stop (in, 1): High: dispatch nothing more.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         super().__init__(
             {
-                "start": In(1),
-                "program": In(32),
+                "job": In(JobSignature),
                 "position": In(POSITION_BITS),
                 "tokens": In(POSITION_BITS).array(config.cols),
-                "request": Out(stream.Signature(Burst)),
-                "beat": In(1),
-                "data": In(8 * config.bus_bytes),
-                "error": In(1),
+                "memory": Out(read_port(config)),
                 "entries": Out(stream.Signature(Entry)),
                 "weights": Out(stream.Signature(Descriptor)),
                 "quiet": In(1),
@@ -58,16 +55,13 @@ class InstructionFetch(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
+        config, start = self.config, self.job.start
         m.submodules.prefetch = prefetch = Prefetch(config)
         m.submodules.checker = checker = Checker(config)
-        connect(m, prefetch.request, flipped(self.request))
+        connect(m, prefetch.memory, flipped(self.memory))
         m.d.comb += [
-            prefetch.start.eq(self.start),
-            prefetch.program.eq(self.program),
-            prefetch.beat.eq(self.beat),
-            prefetch.data.eq(self.data),
-            prefetch.error.eq(self.error),
+            prefetch.start.eq(start),
+            prefetch.program.eq(self.job.program),
             checker.position.eq(self.position),
             *(checker.tokens[c].eq(self.tokens[c]) for c in range(config.cols)),
         ]
@@ -85,7 +79,7 @@ class InstructionFetch(wiring.Component):
             entry.far.eq(checker.far),
             entry.lane.eq(checker.lane),
             entry.chained.eq(checker.chained),
-            checker.first.eq(self.start),
+            checker.first.eq(start),
             entry.operands.eq(checker.resolved),
             self.weights.payload.address.eq(checker.operands.address),
             self.weights.payload.beats.eq(checker.beats),
@@ -93,7 +87,7 @@ class InstructionFetch(wiring.Component):
 
         m.d.sync += checker.taken.eq(self.entries.valid & self.entries.ready)
         with m.FSM() as fsm:
-            with m.State("IDLE"), m.If(self.start):
+            with m.State("IDLE"), m.If(start):
                 m.d.sync += [left.eq(beats), failed.eq(0)]
                 m.next = "READ"
             with m.State("READ"):

@@ -5,68 +5,68 @@ from operator import or_
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, Signature
 
 from golden.config import AccelConfig
 from golden.isa import ErrorCode
 from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 
-from ..lib.instruction import POSITION_BITS
+from ..lib.instruction import POSITION_BITS, JobSignature, StatusSignature
 from ..memory.axi import AXI4_LITE
 
 COUNTER_BITS = 48
 
+CountsSignature = Signature({name: Out(8) for name in COUNTERS})
+"""What the counters count, by their names in `golden.registers.COUNTERS`; each member (out, 8) is
+what is added to that counter, two cycles later."""
+
 
 class HostRegisters(wiring.Component):
-    """The register map of `golden.REGISTERS` and `golden.COUNTERS`.
+    """The register map of `golden.registers`, on AXI4-Lite.
 
     An unknown address reads as zero; writes to it are ignored. A write is taken when its address
     and data are both there; byte strobes are ignored (registers are whole words).
 
     Ports
     -----
-    axi: AXI4-Lite subordinate
-    start, abort: one-cycle pulses
-    program, watchdog, position, tokens: as written
-    busy, finished, error, error_address: shown in the registers
-    count_<name>: what to add to a counter in this cycle
-    interrupt: level
+    axi (out, `AXI4_LITE`): The bus to the host.
+    job (out, `JobSignature`): What the host wants.
+    position (out, 24): Position of the token in column 0, as written.
+    tokens (out, 24, for each column): The tokens, as written.
+    status (in, `StatusSignature`): Shown in the registers.
+    counts (in, `CountsSignature`): What is counted.
+    interrupt (out, 1): High while interrupts are enabled and the machine is at rest after HALT or
+        an error.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         super().__init__(
             {
-                "axi": Out(wiring.Signature(AXI4_LITE)),
-                "start": Out(1),
-                "abort": Out(1),
-                "program": Out(32),
-                "watchdog": Out(32),
+                "axi": Out(AXI4_LITE),
+                "job": Out(JobSignature),
                 "position": Out(POSITION_BITS),
                 "tokens": Out(POSITION_BITS).array(config.cols),
-                "busy": In(1),
-                "finished": In(1),
-                "error": In(ErrorCode),
-                "error_address": In(32),
+                "status": In(StatusSignature),
+                "counts": In(CountsSignature),
                 "interrupt": Out(1),
-                **{f"count_{name}": In(8) for name in COUNTERS},
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        failed = self.error != ErrorCode.NONE
+        config, status = self.config, self.status
+        failed = status.error != ErrorCode.NONE
         enabled = Signal()
-        m.d.comb += self.interrupt.eq(enabled & ~self.busy & (self.finished | failed))
+        m.d.comb += self.interrupt.eq(enabled & ~status.busy & (status.finished | failed))
 
         counters = {}
         for name in COUNTERS:
             counters[name] = counter = Signal(COUNTER_BITS, name=f"counter_{name}")
             # A cycle late, as what is counted comes from all over the machine.
             count = Signal(8, name=f"counted_{name}")
-            m.d.sync += count.eq(getattr(self, f"count_{name}"))
-            with m.If(self.start):
+            m.d.sync += count.eq(getattr(self.counts, name))
+            with m.If(self.job.start):
                 m.d.sync += counter.eq(0)
             with m.Else():
                 m.d.sync += counter.eq(counter + count)
@@ -80,10 +80,10 @@ class HostRegisters(wiring.Component):
                 Const(config.act_bits, 8),
                 Const(config.bus_bytes, 8),
             ),
-            "STATUS": Cat(self.busy, self.finished, failed, Const(0, 5), self.error),
-            "ERROR_ADDRESS": self.error_address,
-            "PROGRAM": self.program,
-            "WATCHDOG": self.watchdog,
+            "STATUS": Cat(status.busy, status.finished, failed, Const(0, 5), status.error),
+            "ERROR_ADDRESS": status.error_address,
+            "PROGRAM": self.job.program,
+            "WATCHDOG": self.job.watchdog,
             "INTERRUPT": enabled,
             "POSITION": self.position,
             "TOKEN_COLUMN": token_column,
@@ -128,8 +128,8 @@ class HostRegisters(wiring.Component):
             axi.awready.eq(taken),
             axi.wready.eq(taken),
             # Out of registers, as they go everywhere.
-            self.start.eq(controls & word[0] & ~self.busy),
-            self.abort.eq(controls & word[1]),
+            self.job.start.eq(controls & word[0] & ~self.status.busy),
+            self.job.abort.eq(controls & word[1]),
         ]
         m.d.sync += [
             write.eq(taken),
@@ -143,9 +143,9 @@ class HostRegisters(wiring.Component):
             m.d.sync += axi.bvalid.eq(1)
             with m.Switch(address):
                 with m.Case(REGISTERS["PROGRAM"][0] >> 2):
-                    m.d.sync += self.program.eq(word)
+                    m.d.sync += self.job.program.eq(word)
                 with m.Case(REGISTERS["WATCHDOG"][0] >> 2):
-                    m.d.sync += self.watchdog.eq(word)
+                    m.d.sync += self.job.watchdog.eq(word)
                 with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
                     m.d.sync += enabled.eq(word[0])
                 with m.Case(REGISTERS["POSITION"][0] >> 2):

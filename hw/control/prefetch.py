@@ -8,10 +8,11 @@ from amaranth.utils import exact_log2
 
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 
-from ..memory.axi import Burst
+from ..lib.instruction import ADDRESS
+from ..memory.axi import read_port
 
 SLOTS = 16
-"""Instructions that are asked for at once, at most, and that the buffer holds, at least."""
+"""The most instructions that one burst asks for, and the fewest that the buffer holds."""
 
 
 def burst_beats(config: AccelConfig) -> int:
@@ -30,17 +31,20 @@ def part_bits(config: AccelConfig) -> int:
 
 
 class Prefetch(wiring.Component):
-    """Reads on from ``program`` until told to stop, as far as the buffer has room.
+    """Reads a program ahead of its execution, burst by burst, as far as the buffer has room.
 
     What lies beyond the end of a program is read, too, and may be no memory: errors are handed on
     with their beat, and matter only to who uses it.
 
     Ports
     -----
-    start, program: begin anew here; no beat of an earlier program may be on its way
-    enable: ask for more
-    request, beat, data, error: to `ReadManager`
-    o: the beats in order, without what instructions do not use, and whether one was flagged
+    start (in, 1): Pulses to begin anew at ``program``. No beat of an earlier program may be on its
+        way.
+    program (in, 32): Byte address of the first instruction.
+    enable (in, 1): High: ask for more.
+    memory (out, `read_port`): To the bus.
+    o (out, stream of {data, error}): The beats in order. ``data`` is the part of a beat that
+        instructions use, `part_bits` wide; ``error`` is high when the memory flagged the beat.
     """
 
     def __init__(self, config: AccelConfig):
@@ -48,12 +52,9 @@ class Prefetch(wiring.Component):
         super().__init__(
             {
                 "start": In(1),
-                "program": In(32),
+                "program": In(ADDRESS),
                 "enable": In(1),
-                "request": Out(stream.Signature(Burst)),
-                "beat": In(1),
-                "data": In(8 * config.bus_bytes),
-                "error": In(1),
+                "memory": Out(read_port(config)),
                 "o": Out(
                     stream.Signature(data.StructLayout({"data": part_bits(config), "error": 1}))
                 ),
@@ -78,10 +79,10 @@ class Prefetch(wiring.Component):
         asked = Signal()
         taken = Signal()
         m.d.comb += [
-            self.request.payload.address.eq(beat << size),
-            self.request.payload.beats.eq(beats),
-            self.request.valid.eq(self.enable & room[fine:].any()),
-            asked.eq(self.request.valid & self.request.ready),
+            self.memory.request.payload.address.eq(beat << size),
+            self.memory.request.payload.beats.eq(beats),
+            self.memory.request.valid.eq(self.enable & room[fine:].any()),
+            asked.eq(self.memory.request.valid & self.memory.request.ready),
             taken.eq(self.o.valid & self.o.ready),
         ]
         with m.If(self.start):
@@ -97,8 +98,8 @@ class Prefetch(wiring.Component):
             m.d.sync += room.eq(room + taken)
 
         m.d.comb += [
-            fifo.w_data.eq(Cat(self.data[:width], self.error)),
-            fifo.w_en.eq(self.beat),
+            fifo.w_data.eq(Cat(self.memory.data[:width], self.memory.error)),
+            fifo.w_en.eq(self.memory.beat),
             self.o.payload.as_value().eq(fifo.r_data),
             self.o.valid.eq(fifo.r_rdy),
             fifo.r_en.eq(self.o.ready),

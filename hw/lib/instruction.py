@@ -100,6 +100,6 @@ Members
 -------
 busy (out, 1): High from the start until the machine and the bus are at rest again.
 finished (out, 1): High after HALT was reached, until the next start.
-error (out, 8): Why the machine stopped, `golden.isa.ErrorCode`; NONE after the next start.
+error (out, 3): Why the machine stopped, `golden.isa.ErrorCode`; NONE after the next start.
 error_address (out, 32): Address of the instruction that stopped it, 0 without an error.
 """

@@ -1,7 +1,7 @@
 """LOAD: external memory to one bank of the scratchpad."""
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Shape, Signal, signed
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -9,13 +9,26 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.format import EXPONENTS, SIGNIFICANDS
 
-from .axi import Burst, Bursts
+from ..lib.instruction import (
+    ADDRESS,
+    COUNT,
+    INDEXED,
+    WORD,
+    FailureSignature,
+    UnitSignature,
+    holds,
+)
+from .axi import Bursts, read_port
+from .scratchpad import write_one
 
 
 class CodeValue(wiring.Component):
-    """The integer that an RF8 code stands for (`golden.format.INTEGERS`): 0 where it is invalid.
+    """The integer that an RF8 code stands for (`golden.format.INTEGERS`).
 
-    Latency: `latency` cycles.
+    Ports
+    -----
+    code (in, 8): An RF8 code.
+    value (out, signed 32): Its integer, `latency` cycles later; 0 where the code is invalid.
     """
 
     latency = 2
@@ -38,108 +51,117 @@ class CodeValue(wiring.Component):
         return m
 
 
-class Coming(data.Struct):
-    """A LOAD whose beats are to come: where they go, whether there is but one, else the number of
-    the last but one, and whose they are."""
+class Outstanding(data.Struct):
+    """A LOAD whose beats have yet to come.
 
-    dst: 16
+    Fields
+    ------
+    dst (16): Word of the scratchpad for its first beat.
+    column (8): Bank to write.
+    single (1): High when there is only one beat.
+    before_last (16): Index of the last beat but one, where there are more.
+    tag (32): Address of the instruction.
+    """
+
+    dst: WORD
     column: 8
     single: 1
-    before_last: 16
-    tag: 32
+    before_last: COUNT
+    tag: ADDRESS
 
 
 class Load(wiring.Component):
-    """Reads ``count`` beats from ``address`` on and writes them from word ``dst`` of bank
-    ``column`` on.
+    """Reads ``count`` beats from ``address`` on and writes them to bank ``column`` of the
+    scratchpad, from word ``dst`` on, one beat each cycle.
 
-    With ``lanes`` it is the byte ``lane`` of each beat that counts. The first is a number, which
-    becomes the first element of a word of its own; the others are RF8 codes, whose integers follow
-    as elements, with zeros after the last.
+    Without an index a beat becomes a word. With one, only byte ``lane`` of each beat counts: that
+    of the first beat is a number, which becomes the first element of a word of its own; those of
+    the others are RF8 codes, whose integers follow as elements, with zeros after the last.
 
-    ``start`` takes the operands. One beat each cycle; LOADs without lanes are asked for while those
-    before them are still to come, up to `most`.
+    LOADs without an index are asked for while those before them are still to come, up to `most`.
 
     Ports
     -----
-    ready: another LOAD without lanes may start before this one is done
-    done: the last word of all that were started is written, for one cycle
-    failed: the memory flagged the beat before, of the LOAD that was started with ``failed_tag`` as
-        its ``tag``
+    run (in, `UnitSignature`): Pulses ``done`` when the last word of all LOADs that were started is
+        written.
+    ready (out, 1): High when another LOAD without an index may start before this one is done.
+    failure (out, `FailureSignature`): The memory flagged the beat of the cycle before.
+    memory (out, `read_port`): To the bus.
+    write (out, `write_one`): To the scratchpad.
     """
 
     most = 8
 
     def __init__(self, config: AccelConfig):
         self.config = config
-        width = 8 * config.bus_bytes
         super().__init__(
             {
-                "start": In(1),
-                "address": In(config.addr_bits),
-                "count": In(16),
-                "dst": In(16),
-                "column": In(range(max(2, config.cols))),
-                "lanes": In(1),
-                "lane": In(exact_log2(config.bus_bytes)),
-                "tag": In(32),
+                "run": In(UnitSignature),
                 "ready": Out(1),
-                "done": Out(1),
-                "failed": Out(1),
-                "failed_tag": Out(32),
-                "request": Out(stream.Signature(Burst)),
-                "beat": In(1),
-                "data": In(width),
-                "error": In(1),
-                "write_enable": Out(1),
-                "write_column": Out(range(max(2, config.cols))),
-                "write_address": Out(range(config.scratch_words)),
-                "write_data": Out(width),
+                "failure": Out(FailureSignature),
+                "memory": Out(read_port(config)),
+                "write": Out(write_one(config)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        config = self.config
-        m.submodules.bursts = bursts = Bursts(config)
-        m.submodules.decoder = decoder = CodeValue()
-        connect(m, bursts.o, flipped(self.request))
-        coming = Signal(Coming)
-        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Coming).width, depth=self.most)
-        head = Coming(queue.r_data)
-        lanes = Signal()
-        lane = Signal.like(self.lane)
+        run, o, memory = self.run, self.run.operands, self.memory
+        m.submodules.bursts = bursts = Bursts(self.config)
+        connect(m, bursts.o, flipped(memory.request))
+        coming = Signal(Outstanding)
+        depth = self.most
+        m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Outstanding).width, depth=depth)
+        head = Outstanding(queue.r_data)
+        indexed = Signal()
+        lane = Signal(exact_log2(self.config.bus_bytes))
         # Of the beat, in its LOAD; whether it is the last is known a beat ahead.
-        number = Signal(16)
+        number = Signal(COUNT)
         begins = Signal(init=1)
         ends = Signal()
         final = Signal()
         m.d.comb += [
-            bursts.start.eq(self.start),
-            bursts.address.eq(self.address),
-            bursts.beats.eq(self.count),
-            *(coming[name].eq(getattr(self, name)) for name in ("dst", "column", "tag")),
-            coming.single.eq(self.count == 1),
-            coming.before_last.eq(self.count - 2),
+            bursts.start.eq(run.start),
+            bursts.address.eq(o.address),
+            bursts.beats.eq(o.count),
+            coming.dst.eq(o.dst),
+            coming.column.eq(o.column[: len(self.write.column)]),
+            coming.tag.eq(run.tag),
+            coming.single.eq(o.count == 1),
+            coming.before_last.eq(o.count - 2),
             queue.w_data.eq(coming),
-            queue.w_en.eq(self.start),
-            queue.r_en.eq(self.beat & ends),
-            self.ready.eq(queue.w_rdy & ~bursts.busy & ~lanes),
+            queue.w_en.eq(run.start),
+            queue.r_en.eq(memory.beat & ends),
+            self.ready.eq(queue.w_rdy & ~bursts.busy & ~indexed),
             ends.eq(Mux(begins, head.single, final)),
         ]
-        m.d.sync += [self.failed.eq(self.beat & self.error), self.failed_tag.eq(head.tag)]
-        with m.If(self.start):
-            m.d.sync += [lanes.eq(self.lanes), lane.eq(self.lane)]
-        with m.If(self.beat):
+        m.d.sync += [
+            self.failure.failed.eq(memory.beat & memory.error),
+            self.failure.tag.eq(head.tag),
+        ]
+        with m.If(run.start):
+            m.d.sync += [indexed.eq(holds(o.flags, INDEXED)), lane.eq(run.lane)]
+        with m.If(memory.beat):
             m.d.sync += number.eq(Mux(ends, 0, number + 1))
             m.d.sync += [begins.eq(ends), final.eq(number == head.before_last)]
+        there, full, last = self._fill(m, indexed, lane, begins, ends)
+        self._write(m, queue, head, indexed, begins, ends, there, full, last)
+        return m
 
-        # Lanes: a byte, its value, and where it goes. What comes with it: is it there, the first,
-        # the last?
-        stages = Cat(self.beat & lanes, begins, ends)
+    def _fill(self, m, indexed, lane, begins, ends):
+        """The word to write: a beat, or elements one by one.
+
+        Gives, for an indexed LOAD: whether there is an element, whether it fills its word, and
+        whether it is the last of all.
+        """
+        memory, word = self.memory, self.write.data
+        m.submodules.decoder = decoder = CodeValue()
+        # A byte, its value, and where it goes. What comes with it: is it there, the first, the
+        # last?
+        stages = Cat(memory.beat & indexed, begins, ends)
         code = Signal(8)
         late_code = Signal(8)
-        m.d.sync += [code.eq(self.data.word_select(lane, 8)), late_code.eq(code)]
+        m.d.sync += [code.eq(memory.data.word_select(lane, 8)), late_code.eq(code)]
         m.d.comb += decoder.code.eq(code)
         for stage in range(1 + CodeValue.latency):
             later = Signal(3, name=f"stage{stage}")
@@ -149,13 +171,12 @@ class Load(wiring.Component):
         value = Signal(signed(8))
         m.d.sync += value.eq(late_code)
 
-        per_word = config.results_per_word
-        word = self.write_data
+        per_word = self.config.results_per_word
         place = Signal(range(max(2, per_word)))
         full = Signal()
         m.d.comb += full.eq(first | last | (place == per_word - 1))
-        with m.If(~lanes):
-            m.d.sync += word.eq(self.data)
+        with m.If(~indexed):
+            m.d.sync += word.eq(memory.data)
         with m.Elif(there):
             m.d.sync += place.eq(Mux(full, 0, place + 1))
             for n in range(per_word):
@@ -164,19 +185,21 @@ class Load(wiring.Component):
                     m.d.sync += element.eq(Mux(first, value, decoder.value))
                 with m.Elif(place == 0):
                     m.d.sync += element.eq(0)
+        with m.If(self.run.start):
+            m.d.sync += place.eq(0)
+        return there, full, last
 
-        # Where words go: a LOAD with lanes is alone, and its late words follow the place of the
-        # first; else a word comes with each beat.
+    def _write(self, m, queue, head, indexed, begins, ends, there, full, last) -> None:
+        """Where words go: an indexed LOAD is alone, and its late words follow the place of the
+        first; else a word comes with each beat."""
+        beat, write = self.memory.beat, self.write
         finished = Signal()
         m.d.sync += [
-            self.write_enable.eq(Mux(lanes, there & full, self.beat)),
-            finished.eq(Mux(lanes, there & last, self.beat & ends)),
+            write.enable.eq(Mux(indexed, there & full, beat)),
+            finished.eq(Mux(indexed, there & last, beat & ends)),
         ]
-        m.d.comb += self.done.eq(finished & ~queue.r_rdy)
-        with m.If(self.beat & begins):
-            m.d.sync += [self.write_address.eq(head.dst), self.write_column.eq(head.column)]
-        with m.Elif(self.write_enable):
-            m.d.sync += self.write_address.eq(self.write_address + 1)
-        with m.If(self.start):
-            m.d.sync += place.eq(0)
-        return m
+        m.d.comb += self.run.done.eq(finished & ~queue.r_rdy)
+        with m.If(beat & begins):
+            m.d.sync += [write.address.eq(head.dst), write.column.eq(head.column)]
+        with m.Elif(write.enable):
+            m.d.sync += write.address.eq(write.address + 1)

@@ -2,102 +2,165 @@
 
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import memory, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, Signature
 
 from golden.config import AccelConfig
+
+
+def bank_read(config: AccelConfig) -> Signature:
+    """A read port of the scratchpad, seen from its user.
+
+    Members
+    -------
+    enable (out, 1): High to read ``address``.
+    address (out, log2(scratch_words)): The word to read, of every bank.
+    data (in, 8 * bus_bytes, for each column): The word of each bank. It comes as many cycles later
+        as `Scratchpad` says, and stays until the next read through any port.
+    """
+    return Signature(
+        {
+            "enable": Out(1),
+            "address": Out(range(config.scratch_words)),
+            "data": In(8 * config.bus_bytes).array(config.cols),
+        }
+    )
+
+
+def write_one(config: AccelConfig) -> Signature:
+    """A write port to a single bank, seen from its user.
+
+    Members
+    -------
+    enable (out, 1): High to write ``data``.
+    column (out, log2(cols)): The bank to write.
+    address (out, log2(scratch_words)): The word to write.
+    data (out, 8 * bus_bytes): What to write.
+    """
+    return Signature(
+        {
+            "enable": Out(1),
+            "column": Out(range(max(2, config.cols))),
+            "address": Out(range(config.scratch_words)),
+            "data": Out(8 * config.bus_bytes),
+        }
+    )
+
+
+def write_same(config: AccelConfig) -> Signature:
+    """A write port that puts the same word into any banks, seen from its user.
+
+    Members
+    -------
+    enable (out, cols): A bit for each bank: high to write ``data`` to it.
+    address (out, log2(scratch_words)): The word to write.
+    data (out, 8 * bus_bytes): What to write.
+    """
+    return Signature(
+        {
+            "enable": Out(config.cols),
+            "address": Out(range(config.scratch_words)),
+            "data": Out(8 * config.bus_bytes),
+        }
+    )
+
+
+def write_each(config: AccelConfig) -> Signature:
+    """A write port that puts a word of its own into each bank, seen from its user.
+
+    Members
+    -------
+    enable (out, cols): A bit for each bank: high to write its word.
+    address (out, log2(scratch_words)): The word to write, the same in every bank.
+    data (out, 8 * bus_bytes, for each column): What to write to each bank.
+    """
+    return Signature(
+        {
+            "enable": Out(config.cols),
+            "address": Out(range(config.scratch_words)),
+            "data": Out(8 * config.bus_bytes).array(config.cols),
+        }
+    )
 
 
 class Scratchpad(wiring.Component):
     """``cols`` banks of ``scratch_words`` words of ``bus_bytes``; all banks share the addresses.
 
-    Instructions run one after the other, so of the readers and of the writers only one is at work
-    at a time.
+    Instructions run one after the other, so that only one of the readers and only one of the
+    writers is at work in a cycle. What is written through ``results`` can be read from the second
+    cycle after the write on, all else from the third.
 
     Ports
     -----
-    x_enable, x_address: read for the array
-    store_enable, store_address: read for STORE
-    vector_enable, vector_address: read for VECTOR
-    data: the word of each bank, a cycle after ``x_enable`` and two after the others; it stays until
-        the next read
-    load_enable, load_address, load_data, load_column: write one bank
-    elements_enable (a bit for each bank), elements_address, elements_data: write the same to banks
-    result_enable (a bit for each bank), result_address, result_data: write banks side by side
-
-    Results can be read from the second cycle after they are written on, all else from the third.
+    array (in, `bank_read`): Activations for the array; data a cycle after ``enable``.
+    store (in, `bank_read`): Words for STORE; data two cycles after ``enable``.
+    vector (in, `bank_read`): Words for VECTOR; data two cycles after ``enable``.
+    load (in, `write_one`): Words from memory.
+    elements (in, `write_same`): Words of the vector unit.
+    results (in, `write_each`): Results of a matrix product.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
-        width, depth = 8 * config.bus_bytes, config.scratch_words
         super().__init__(
             {
-                "x_enable": In(1),
-                "x_address": In(range(depth)),
-                "store_enable": In(1),
-                "store_address": In(range(depth)),
-                "vector_enable": In(1),
-                "vector_address": In(range(depth)),
-                "data": Out(width).array(config.cols),
-                "load_enable": In(1),
-                "load_column": In(range(max(2, config.cols))),
-                "load_address": In(range(depth)),
-                "load_data": In(width),
-                "elements_enable": In(config.cols),
-                "elements_address": In(range(depth)),
-                "elements_data": In(width),
-                "result_enable": In(config.cols),
-                "result_address": In(range(depth)),
-                "result_data": In(width).array(config.cols),
+                "array": In(bank_read(config)),
+                "store": In(bank_read(config)),
+                "vector": In(bank_read(config)),
+                "load": In(write_one(config)),
+                "elements": In(write_same(config)),
+                "results": In(write_each(config)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
+        load, elements, results = self.load, self.elements, self.results
         # What comes from all over the machine, and goes to banks all over it, waits halfway.
         reading = Signal()
-        address = Signal.like(self.x_address)
+        address = Signal.like(self.array.address)
         m.d.sync += [
-            reading.eq(self.store_enable | self.vector_enable),
-            address.eq(Mux(self.store_enable, self.store_address, self.vector_address)),
+            reading.eq(self.store.enable | self.vector.enable),
+            address.eq(Mux(self.store.enable, self.store.address, self.vector.address)),
         ]
         # One word for all banks, or one for each.
         common = Signal()
         enables = Signal(config.cols)
-        word = Signal.like(self.load_data, reset_less=True)
-        word_address = Signal.like(self.load_address)
-        place = Signal.like(self.result_address)
+        word = Signal.like(load.data, reset_less=True)
+        word_address = Signal.like(load.address)
+        place = Signal.like(results.address)
         m.d.sync += [
-            common.eq(self.load_enable | self.elements_enable.any()),
-            enables.eq((self.load_enable << self.load_column) | self.elements_enable),
-            word.eq(Mux(self.load_enable, self.load_data, self.elements_data)),
-            word_address.eq(Mux(self.load_enable, self.load_address, self.elements_address)),
-            place.eq(Mux(common, word_address, self.result_address)),
+            common.eq(load.enable | elements.enable.any()),
+            enables.eq((load.enable << load.column) | elements.enable),
+            word.eq(Mux(load.enable, load.data, elements.data)),
+            word_address.eq(Mux(load.enable, load.address, elements.address)),
+            place.eq(Mux(common, word_address, results.address)),
         ]
+        readers = (self.array, self.store, self.vector)
         for column in range(config.cols):
             bank = memory.Memory(shape=8 * config.bus_bytes, depth=config.scratch_words, init=[])
             m.submodules[f"bank{column}"] = bank
             write, read = bank.write_port(), bank.read_port()
             data = Signal.like(word, name=f"data{column}", reset_less=True)
             m.d.sync += [
-                write.en.eq(enables[column] | self.result_enable[column]),
-                data.eq(Mux(common, word, self.result_data[column])),
+                write.en.eq(enables[column] | results.enable[column]),
+                data.eq(Mux(common, word, results.data[column])),
             ]
             m.d.comb += [
                 write.data.eq(data),
                 write.addr.eq(place),
-                read.en.eq(self.x_enable | reading),
-                read.addr.eq(Mux(reading, address, self.x_address)),
-                self.data[column].eq(read.data),
+                read.en.eq(self.array.enable | reading),
+                read.addr.eq(Mux(reading, address, self.array.address)),
+                *(port.data[column].eq(read.data) for port in readers),
             ]
         return m
 
 
 def choose_bank(m, words, bank):
-    """The word of the bank with that number, two cycles later.
+    """The one of ``words``, one for each bank, that is of the bank numbered ``bank``, two cycles
+    later.
 
-    Block RAM gives its words late in a cycle: one table is all they pass before a register.
+    Block RAM gives its words late in a cycle: one look-up table is all they pass before a register.
     """
     words = [*words]
     pairs = []

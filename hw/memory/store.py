@@ -8,45 +8,72 @@ from amaranth.utils import exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
 
+from ..lib.instruction import ADDRESS, COUNT, LANE_BITS, FailureSignature, UnitSignature
 from ..lib.queue import ReadAhead, StreamQueue
 from .axi import Bursts, axi4_write
-from .scratchpad import choose_bank
+from .scratchpad import bank_read, choose_bank
 
 BUFFER_WORDS = 512
-"""Words that wait for the bus: as many as block RAM holds that is as wide as they are."""
+"""Words that the buffer before the bus holds: as many as one block RAM of their width."""
 BUFFER_STORES = 64
-"""STOREs that do."""
+"""STOREs whose words may wait in the buffer."""
 BUFFER_BURSTS = 16
-"""Bursts that wait for their answers."""
+"""Bursts that may wait for their answers."""
+READS_ON_THEIR_WAY = 5
+"""Words that can still come after the buffer was found to have room."""
 
 
 class Lane(data.Struct):
-    """Which part of each beat is written: all, an element, or a byte; and which of them."""
+    """Which part of each beat a STORE writes; all of it where neither bit is set.
+
+    Fields
+    ------
+    elements (1): One int32 element of each beat.
+    bytes (1): One byte of each beat.
+    number (7): Which byte of the beat, or which element.
+    """
 
     elements: 1
     bytes: 1
-    number: 7
+    number: LANE_BITS
 
 
 class Command(data.Struct):
-    """A STORE whose words are in the buffer, or on their way to it."""
+    """A STORE whose words are in the buffer, or on their way to it.
 
-    address: 32
-    count: 16
+    Fields
+    ------
+    address (32): Byte address of its first beat.
+    count (16): Number of its beats.
+    lane (`Lane`): What it writes of each beat.
+    tag (32): Address of the instruction.
+    """
+
+    address: ADDRESS
+    count: COUNT
     lane: Lane
-    tag: 32
+    tag: ADDRESS
 
 
 class StoreData(wiring.Component):
-    """Makes beats of the words in the buffer.
+    """Makes the beats of a STORE of the words in the buffer.
+
+    A STORE of whole beats sends word after word. One of elements or bytes sends element 0 of the
+    first word, then every element of the words that follow, one in each beat, repeated over the
+    whole beat; the strobes choose the lane.
 
     Ports
     -----
-    start: ``lane`` and ``count``, the beats, are those of the next STORE
-    word, word_valid, pop: what comes next out of the buffer
-    take: `data` becomes the next beat, if it is ``ready``
-    data, strobes: a beat, and the bytes of it that are meant. Where it is an element or a byte:
-        element 0 of the first word, then all of the words that follow, in every lane
+    start (in, 1): Pulses when ``lane`` and ``count`` are those of the next STORE.
+    lane (in, `Lane`): What it writes of each beat.
+    count (in, 16): Number of its beats.
+    word (in, 8 * bus_bytes): The next word of the buffer.
+    word_valid (in, 1): High when there is one.
+    pop (out, 1): Pulses when ``word`` is used up.
+    ready (out, 1): High when a beat can be made.
+    take (in, 1): Pulses, while ``ready`` is high, to make the next beat.
+    data (out, 8 * bus_bytes): The beat, from the cycle after ``take`` until the next one.
+    strobes (out, bus_bytes): A bit for each byte of ``data``: high when memory is to take it.
     """
 
     def __init__(self, config: AccelConfig):
@@ -56,7 +83,7 @@ class StoreData(wiring.Component):
             {
                 "start": In(1),
                 "lane": In(Lane),
-                "count": In(16),
+                "count": In(COUNT),
                 "word": In(width),
                 "word_valid": In(1),
                 "pop": Out(1),
@@ -72,7 +99,7 @@ class StoreData(wiring.Component):
         config = self.config
         per_word = config.results_per_word
         lane = Signal(Lane)
-        left = Signal(16)
+        left = Signal(COUNT)
         index = Signal(range(max(2, per_word)))
         whole = Signal()
         used_up = Signal()  # by this beat: its word
@@ -99,47 +126,37 @@ class StoreData(wiring.Component):
 
 
 class Store(wiring.Component):
-    """Writes ``count`` beats from word ``src`` of bank ``column`` to ``address`` on.
+    """Writes ``count`` beats from word ``src`` of bank ``column`` on to ``address`` on.
 
-    With ``indexed``, a beat is one byte or element of it, by ``shift``: only lane ``lane`` of each
-    beat is written, ``bus_bytes >> shift`` bytes wide (see `StoreData`).
+    With a shift, only part of each beat is written: the byte or element ``lane`` (see
+    `StoreData`).
 
     Words go to a buffer, one each cycle as long as it has room, and from there to memory, one beat
-    each cycle when that takes them. After ``stop`` the burst under way is finished, as the bus
-    demands, and no other is begun.
+    each cycle when that takes them.
 
     Ports
     -----
-    start: takes the operands
-    done: for one cycle once all words are read: the scratchpad may change, the next may start
-    answered: the memory has answered everything: what was stored can be read
-    failed: an answer was an error, to what was started with ``failed_tag`` as its ``tag``
-    idle: nothing is on its way on the bus
-    read_enable, read_address, read_data: the scratchpad, latency 2
+    run (in, `UnitSignature`): Pulses ``done`` when all words are read: the scratchpad may change,
+        and the next STORE may start. They may still be on their way to memory.
+    answered (out, 1): High when memory has answered all that was stored, so that it can be read.
+    failure (out, `FailureSignature`): The memory answered a burst with an error.
+    stop (in, 1): High: begin no other burst. The one under way is finished, as the bus demands.
+    idle (out, 1): High when nothing is on its way on the bus.
+    read (out, `bank_read`): Words of the scratchpad, two cycles after they are asked for.
+    axi (out, `axi4_write`): The write channels of the bus.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         super().__init__(
             {
-                "start": In(1),
-                "address": In(config.addr_bits),
-                "count": In(16),
-                "src": In(16),
-                "column": In(range(max(2, config.cols))),
-                "shift": In(8),
-                "lane": In(7),
-                "tag": In(32),
-                "done": Out(1),
+                "run": In(UnitSignature),
                 "answered": Out(1, init=1),
-                "failed": Out(1),
-                "failed_tag": Out(32),
+                "failure": Out(FailureSignature),
                 "stop": In(1),
                 "idle": Out(1),
-                "read_enable": Out(1),
-                "read_address": Out(range(config.scratch_words)),
-                "read_data": In(8 * config.bus_bytes).array(config.cols),
-                "axi": Out(wiring.Signature(axi4_write(config))),
+                "read": Out(bank_read(config)),
+                "axi": Out(axi4_write(config)),
             }
         )
 
@@ -165,7 +182,7 @@ class Store(wiring.Component):
         # The next STORE, once all of the one before is sent; it waits outside the queue.
         command = Signal(Command)
         waiting = Signal()
-        tag = Signal(32)
+        tag = Signal(ADDRESS)
         sent_all = Signal()
         ready = Signal()
         m.d.sync += ready.eq(~bursts.busy & sent_all & ~bursts.start)
@@ -186,49 +203,48 @@ class Store(wiring.Component):
             m.d.sync += tag.eq(command.tag)
         sending = self._send(m, bursts, beats, tag)
         pending = Signal(range(BUFFER_STORES + 2))  # not given to the bus
-        m.d.sync += pending.eq(pending + self.start - bursts.start)
+        m.d.sync += pending.eq(pending + self.run.start - bursts.start)
         m.d.comb += sent_all.eq(~sending & ~self.axi.awvalid)
         m.d.sync += self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading)
         return m
 
     def _read(self, m, command, words):
-        """Scratchpad to buffer."""
-        config = self.config
+        """Scratchpad to buffer. Gives whether words are yet to be read."""
+        config, o, read = self.config, self.run.operands, self.read
         lanes = exact_log2(config.results_per_word)
-        by_byte = self.shift == exact_log2(config.bus_bytes)
-        column = Signal.like(self.column)
-        left = Signal(16)
+        by_byte = o.shift == exact_log2(config.bus_bytes)
+        column = Signal(range(max(2, config.cols)))
+        left = Signal(COUNT)
         coming = Signal(4)
         reading = Signal()
         more = Signal()
         room = Signal()
         m.d.comb += [
-            command.payload.address.eq(self.address),
-            command.payload.count.eq(self.count),
+            command.payload.address.eq(o.address),
+            command.payload.count.eq(o.count),
             command.payload.lane.bytes.eq(by_byte),
-            command.payload.lane.elements.eq((self.shift != 0) & ~by_byte),
-            command.payload.lane.number.eq(self.lane),
-            command.payload.tag.eq(self.tag),
-            command.valid.eq(self.start),
-            self.read_enable.eq(more & room),
-            words.w_data.eq(choose_bank(m, self.read_data, column)),
+            command.payload.lane.elements.eq((o.shift != 0) & ~by_byte),
+            command.payload.lane.number.eq(self.run.lane),
+            command.payload.tag.eq(self.run.tag),
+            command.valid.eq(self.run.start),
+            read.enable.eq(more & room),
+            words.w_data.eq(choose_bank(m, read.data, column)),
             words.w_en.eq(coming[-1]),
             # The next STORE may come at once.
-            self.done.eq(reading & ~more & command.ready),
+            self.run.done.eq(reading & ~more & command.ready),
         ]
-        # Five words may be on their way besides.
-        m.d.sync += room.eq(words.w_level < BUFFER_WORDS - 5)
-        m.d.sync += coming.eq(Cat(self.read_enable, coming))
-        with m.If(self.start):
+        m.d.sync += room.eq(words.w_level < BUFFER_WORDS - READS_ON_THEIR_WAY)
+        m.d.sync += coming.eq(Cat(read.enable, coming))
+        with m.If(self.run.start):
             # The first element has a word of its own.
-            following = (self.count + (config.results_per_word - 2)) >> lanes
-            m.d.sync += left.eq(Mux(self.shift != 0, following + 1, self.count))
-            m.d.sync += [self.read_address.eq(self.src), column.eq(self.column)]
+            following = (o.count + (config.results_per_word - 2)) >> lanes
+            m.d.sync += left.eq(Mux(o.shift != 0, following + 1, o.count))
+            m.d.sync += [read.address.eq(o.src), column.eq(o.column)]
             m.d.sync += [reading.eq(1), more.eq(1)]
-        with m.Elif(self.read_enable):
-            m.d.sync += [self.read_address.eq(self.read_address + 1), left.eq(left - 1)]
+        with m.Elif(read.enable):
+            m.d.sync += [read.address.eq(read.address + 1), left.eq(left - 1)]
             m.d.sync += more.eq(left != 1)
-        with m.If(self.done):
+        with m.If(self.run.done):
             m.d.sync += reading.eq(0)
         return reading
 
@@ -283,7 +299,10 @@ class Store(wiring.Component):
         with m.Elif(answered & (tags.level == 1)):
             m.d.sync += expecting.eq(0)
         # A cycle before it can count as answered.
-        m.d.sync += [self.failed.eq(answered & axi.bresp[1]), self.failed_tag.eq(tags.r_data)]
+        m.d.sync += [
+            self.failure.failed.eq(answered & axi.bresp[1]),
+            self.failure.tag.eq(tags.r_data),
+        ]
         m.d.comb += [
             answered.eq(axi.bvalid & axi.bready),
             tags.r_en.eq(answered),

@@ -3,19 +3,55 @@
 from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
-from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from golden.config import AccelConfig
 
+from ..lib.instruction import ADDRESS
 from ..lib.queue import ReadAhead, StreamQueue
-from .axi import Burst, Bursts
+from .axi import Bursts, read_port
 
 
 class Descriptor(data.Struct):
-    """One weight stream: address of its first beat, and number of beats."""
+    """One weight stream.
 
-    address: 32
+    Fields
+    ------
+    address (32): Byte address of its first beat.
+    beats (32): Number of its beats, at least 1.
+    """
+
+    address: ADDRESS
     beats: 32
+
+
+def slice_signature(config: AccelConfig) -> Signature:
+    """A weight slice, seen from the weight fetch.
+
+    Members
+    -------
+    bytes (out, 8, for each row): One byte for each row of the array.
+    """
+    return Signature({"bytes": Out(8).array(config.rows)})
+
+
+SliceControl = Signature(
+    {
+        "next_valid": Out(1),
+        "failed": Out(1),
+        "ready": In(1),
+        "end": In(1),
+    }
+)
+"""Handshake of the stream of weight slices, seen from the weight fetch.
+
+Members
+-------
+next_valid (out, 1): High when there is a slice in the next cycle.
+failed (out, 1): High when the memory flagged the beat of this cycle's slice as an error.
+ready (in, 1): High when the slice of this cycle, if there is one, is taken.
+end (in, 1): High when it is also the last one of its stream: the next stream begins on a new beat.
+"""
 
 
 class WeightFetch(wiring.Component):
@@ -26,14 +62,11 @@ class WeightFetch(wiring.Component):
 
     Ports
     -----
-    descriptor: streams to read, in order
-    request, beat, data, error: to `ReadManager`
-    slice, valid, failed: a slice of ``rows`` bytes, and whether its beat was flagged by the memory;
-        next_valid: in the next cycle
-    ready: the slice is taken
-    end: ... and it is the last of its stream; the next one starts on a new beat
-
-    Latency: a beat's first slice is valid 3 cycles after the beat.
+    descriptor (in, stream of `Descriptor`): Streams to read, in order.
+    memory (out, `read_port`): To the bus.
+    control (out, `SliceControl`): Handshake of the slices.
+    slice (out, `slice_signature`): The slice of this cycle; a beat's first one comes `latency`
+        cycles after the beat.
     """
 
     latency = 3
@@ -43,16 +76,9 @@ class WeightFetch(wiring.Component):
         super().__init__(
             {
                 "descriptor": In(stream.Signature(Descriptor)),
-                "request": Out(stream.Signature(Burst)),
-                "beat": In(1),
-                "data": In(8 * config.bus_bytes),
-                "error": In(1),
-                "slice": Out(8).array(config.rows),
-                "valid": Out(1),
-                "next_valid": Out(1),
-                "failed": Out(1),
-                "ready": In(1),
-                "end": In(1),
+                "memory": Out(read_port(config)),
+                "control": Out(SliceControl),
+                "slice": Out(slice_signature(config)),
             }
         )
 
@@ -78,21 +104,22 @@ class WeightFetch(wiring.Component):
         room = Signal(range(depth + 1), init=depth)
         fits = Signal()
         asked = Signal()
+        request, control = self.memory.request, self.control
         m.d.comb += [
             fits.eq(room >= bursts.o.payload.beats),
-            self.request.valid.eq(bursts.o.valid & fits),
-            self.request.payload.eq(bursts.o.payload),
-            bursts.o.ready.eq(self.request.ready & fits),
-            asked.eq(self.request.valid & self.request.ready),
+            request.valid.eq(bursts.o.valid & fits),
+            request.payload.eq(bursts.o.payload),
+            bursts.o.ready.eq(request.ready & fits),
+            asked.eq(request.valid & request.ready),
         ]
         with m.If(asked):
-            m.d.sync += room.eq(room - self.request.payload.beats + ahead.popped)
+            m.d.sync += room.eq(room - request.payload.beats + ahead.popped)
         with m.Else():
             m.d.sync += room.eq(room + ahead.popped)
 
         m.d.comb += [
-            fifo.w_data.eq(Cat(self.data, self.error)),
-            fifo.w_en.eq(self.beat),
+            fifo.w_data.eq(Cat(self.memory.data, self.memory.error)),
+            fifo.w_en.eq(self.memory.beat),
         ]
         done = Signal()
         m.d.comb += [
@@ -100,22 +127,21 @@ class WeightFetch(wiring.Component):
             ahead.r_rdy.eq(fifo.r_rdy),
             fifo.r_en.eq(ahead.r_en),
             ahead.take.eq(done),
-            self.valid.eq(ahead.valid),
-            self.next_valid.eq(ahead.next_valid),
-            self.failed.eq(ahead.word[width]),
+            control.next_valid.eq(ahead.next_valid),
+            control.failed.eq(ahead.word[width]),
         ]
 
         per_beat = self.config.slices_per_beat
         if per_beat == 1:
-            m.d.comb += done.eq(self.ready)
+            m.d.comb += done.eq(control.ready)
             part = ahead.word[:width]
         else:
             index = Signal(range(per_beat))
-            m.d.comb += done.eq(self.ready & (self.end | (index == per_beat - 1)))
-            with m.If(self.ready & self.valid):
+            m.d.comb += done.eq(control.ready & (control.end | (index == per_beat - 1)))
+            with m.If(control.ready & ahead.valid):
                 m.d.sync += index.eq(index + 1)
-                with m.If(self.end):
+                with m.If(control.end):
                     m.d.sync += index.eq(0)
             part = ahead.word[:width].word_select(index, 8 * rows)
-        m.d.comb += [self.slice[r].eq(part[8 * r : 8 * r + 8]) for r in range(rows)]
+        m.d.comb += [self.slice.bytes[r].eq(part[8 * r : 8 * r + 8]) for r in range(rows)]
         return m

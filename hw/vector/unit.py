@@ -12,8 +12,8 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import SEGMENTS
 
-from ..lib.instruction import OPERANDS, POSITION_BITS
-from ..memory.scratchpad import choose_bank
+from ..lib.instruction import POSITION_BITS, UnitSignature
+from ..memory.scratchpad import bank_read, choose_bank, write_same
 from .decoder import REGISTERS, WAITING, VectorDecoder, token
 from .finish import VectorFinish
 from .lane.lane import VectorLane
@@ -34,40 +34,34 @@ class VectorUnit(wiring.Component):
     Columns and segments follow each other in it. At the end of a segment the scalar unit may have
     work to do; that overlaps with the next segment up to its last word.
 
-    Ports
-    -----
-    start: operands are those of a legal instruction, and stay until done
-    position: of column 0, constant until done
-    done: the last register has been written, and the last word given to the scratchpad
-    read_enable, read_address, read_data: of all banks of the scratchpad, latency 2
-    write_enable, write_address, write_data: a word for each bank whose bit is set
-
     A segment takes 3 cycles, or one more while registers are being written, and one for each word
     that is read: one, two or, in ROTATE, four for a word of results. From its last address to the
     end of its sums are `drain` cycles, then come the cycles of `ScalarUnit` and one for a header,
     which waits for a cycle in which no other word is written. Where a division, a root, or both a
     register and a header are to come, the next segment's last word waits for them; where a register
-    alone, it waits until it is `vector_finish.SPACING` cycles behind. Before the first segment are
-    3 cycles; in ROTATE one more each time that the repeated words fit between the words of a pair.
+    alone, it waits until it is `hw.vector.finish.SPACING` cycles behind. Before the first segment
+    are 3 cycles; in ROTATE one more each time that the repeated words fit between the words of a
+    pair.
+
+    Ports
+    -----
+    run (in, `UnitSignature`): Pulses ``done`` when the last register has been written, and the last
+        word given to the scratchpad.
+    position (in, 24): Position of the token in column 0; constant until done.
+    read (out, `bank_read`): Words of the scratchpad, two cycles after they are asked for.
+    write (out, `write_same`): To the scratchpad.
     """
 
     def __init__(self, config: AccelConfig):
         self.config = config
         self.drain = ELEMENTS_AT + VectorLane.latency + reduce_latency(config)
         assert self.drain <= 4 * (WAITING - 1)
-        width = 8 * config.bus_bytes
         super().__init__(
             {
-                "start": In(1),
-                "operands": In(OPERANDS),
+                "run": In(UnitSignature),
                 "position": In(POSITION_BITS),
-                "done": Out(1),
-                "read_enable": Out(1),
-                "read_address": Out(range(config.scratch_words)),
-                "read_data": In(width).array(config.cols),
-                "write_enable": Out(config.cols),
-                "write_address": Out(range(config.scratch_words)),
-                "write_data": Out(width),
+                "read": Out(bank_read(config)),
+                "write": Out(write_same(config)),
             }
         )
 
@@ -87,11 +81,11 @@ class VectorUnit(wiring.Component):
         decoder, reader, settings = (parts[n] for n in ("decoder", "reader", "settings"))
         sums, writer, finish = (parts[n] for n in ("sums", "writer", "finish"))
         for part in (decoder, reader, settings, writer, finish):
-            m.d.comb += part.operands.eq(self.operands)
+            m.d.comb += part.operands.eq(self.run.operands)
         for part in (reader, settings, writer, finish):
             m.d.comb += part.control.eq(decoder.control)
         for part in (reader, writer, finish):
-            m.d.comb += part.start.eq(self.start)
+            m.d.comb += part.start.eq(self.run.start)
 
         tokens = self._tokens(m, reader.token)
         lanes = self._lanes(m, tokens, reader.bank, decoder.control, settings.settings)
@@ -104,8 +98,8 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             reader.position.eq(self.position),
             reader.pending.eq(finish.pending),
-            self.read_enable.eq(reader.read_enable),
-            self.read_address.eq(reader.read_address),
+            self.read.enable.eq(reader.read_enable),
+            self.read.address.eq(reader.read_address),
             settings.place.eq(reader.place),
             settings.take.eq(reader.take),
             settings.hand.eq(tokens[ELEMENTS_AT - 1].step & tokens[ELEMENTS_AT - 1].first),
@@ -123,10 +117,10 @@ class VectorUnit(wiring.Component):
             writer.top.eq(sums.top),
             writer.where.eq(sums.where),
             finish.taken.eq(writer.taken),
-            self.write_enable.eq(writer.write_enable),
-            self.write_address.eq(writer.write_address),
-            self.write_data.eq(writer.write_data),
-            self.done.eq(finish.done),
+            self.write.enable.eq(writer.write_enable),
+            self.write.address.eq(writer.write_address),
+            self.write.data.eq(writer.write_data),
+            self.run.done.eq(finish.done),
         ]
         return m
 
@@ -145,7 +139,7 @@ class VectorUnit(wiring.Component):
         count = config.results_per_word
         width = 8 * config.bus_bytes
         word = Signal(width, reset_less=True)
-        later = choose_bank(m, self.read_data, bank)
+        later = choose_bank(m, self.read.data, bank)
         m.d.sync += word.eq(later)
         elements = [word.word_select(n, RESULT_BITS) for n in range(count)]
         product = ELEMENTS_AT + VectorLane.product_at
@@ -154,7 +148,7 @@ class VectorUnit(wiring.Component):
         # How far the element is that ROTATE turns this one with, where it is in the same word.
         turned = control.rotate & here.second
         inner = Signal(exact_log2(count))
-        m.d.comb += inner.eq(self.operands.k & turned.replicate(len(inner)))
+        m.d.comb += inner.eq(self.run.operands.k & turned.replicate(len(inner)))
         for n in range(count):
             m.submodules[f"lane{n}"] = lane = VectorLane(config)
             lanes.append(lane)
