@@ -78,15 +78,13 @@ def _no_collection() -> Iterator[None]:
 def ports(component) -> list[tuple[str, str, int]]:
     """The ports of the Verilog module: (name, "input" or "output", bits), clock and reset first.
 
-    Of an array of ports, each has a number: ``name__0`` and so on.
+    Members of an interface come after its name, and those of an array are numbered:
+    ``results__dot__0``.
     """
     found = [("clk", "input", 1), ("rst", "input", 1)]
-    for name, member in component.signature.members.items():
+    for path, member, _ in component.signature.flatten(component):
         direction = "output" if member.flow is Out else "input"
-        names = [name]
-        for size in member.dimensions:
-            names = [f"{outer}__{n}" for outer in names for n in range(size)]
-        found += [(each, direction, Shape.cast(member.shape).width) for each in names]
+        found.append(("__".join(map(str, path)), direction, Shape.cast(member.shape).width))
     return found
 
 

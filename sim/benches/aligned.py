@@ -8,7 +8,7 @@ from hw.matrix.array import Array
 
 
 class Aligned(wiring.Component):
-    """An `Array` with the same ports, but that ``x`` comes with its slice, never later."""
+    """An `Array` with the same ports, but that activations come with their slice, never later."""
 
     def __init__(self, config=None, *, kind=None):
         self.array = Array(config, kind=kind)
@@ -18,14 +18,12 @@ class Aligned(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.array = array = self.array
-        for name, member in self.signature.members.items():
-            pairs = [(getattr(self, name), getattr(array, name))]
-            if member.dimensions:
-                pairs = list(zip(*pairs[0], strict=True))
-            for outer, inner in pairs:
-                for _ in range(array.delay if name == "x" else 0):
-                    late = Signal.like(outer)
-                    m.d.sync += late.eq(outer)
-                    outer = late
-                m.d.comb += inner.eq(outer) if member.flow is In else outer.eq(inner)
+        outer = {path: value for path, _, value in self.signature.flatten(self)}
+        for path, member, inner in array.signature.flatten(array):
+            value = outer[path]
+            for _ in range(array.delay if path[:2] == ("feed", "x") else 0):
+                late = Signal.like(value)
+                m.d.sync += late.eq(value)
+                value = late
+            m.d.comb += inner.eq(value) if member.flow is In else value.eq(inner)
         return m

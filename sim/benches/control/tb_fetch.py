@@ -71,9 +71,9 @@ class Bench:
         self.next_burst: int | None = None
 
     async def start(self) -> None:
-        inputs = ("start", "beat", "error", "stop", "request__ready", "entries__ready")
-        quiet = dict.fromkeys((*inputs, "weights__ready", "quiet"), 0)
-        await self.run.start(**quiet, program=0)
+        inputs = ("job__start", "stop", "entries__ready", "weights__ready", "quiet")
+        memory = ("memory__beat", "memory__error", "memory__request__ready")
+        await self.run.start(**dict.fromkeys((*inputs, *memory), 0), job__program=0)
         cocotb.start_soon(self.remember())
         cocotb.start_soon(self.consume())
 
@@ -86,8 +86,8 @@ class Bench:
         longest = burst_beats(config) * config.bus_bytes
         while True:
             await RisingEdge(dut.clk)
-            if int(dut.request__valid.value) and int(dut.request__ready.value):
-                payload = int(dut.request__payload.value)
+            if int(dut.memory__request__valid.value) and int(dut.memory__request__ready.value):
+                payload = int(dut.memory__request__payload.value)
                 address, beats = payload & 0xFFFFFFFF, payload >> 32
                 end = address + beats * config.bus_bytes
                 run.check(end % longest, 0, f"end of the burst at {address:#x}")
@@ -95,15 +95,17 @@ class Bench:
                 self.next_burst = end
                 due = run.cycle + self.latency
                 self.beats.extend((due, at) for at in range(address, end, config.bus_bytes))
-            dut.beat.value = 0
+            dut.memory__beat.value = 0
             if self.beats and self.beats[0][0] <= run.cycle and not self.pauses():
                 _, address = self.beats.popleft()
                 data = self.memory[address : address + config.bus_bytes]
                 there = self.there[address : address + config.bus_bytes].all()
-                dut.data.value = int.from_bytes(data.tobytes(), "little") if len(data) else 0
-                dut.beat.value, dut.error.value = 1, int(not (there and len(data)))
+                dut.memory__data.value = (
+                    int.from_bytes(data.tobytes(), "little") if len(data) else 0
+                )
+                dut.memory__beat.value, dut.memory__error.value = 1, int(not (there and len(data)))
                 self.read += 1
-            dut.request__ready.value = int(not self.pauses())
+            dut.memory__request__ready.value = int(not self.pauses())
 
     async def consume(self) -> None:
         """Sequencer and weight fetch: an instruction is done some time after it has come."""
@@ -149,9 +151,9 @@ class Bench:
         dut.position.value = self.position
         for handle, token in zip(dut.array("tokens", self.config.cols), self.tokens, strict=True):
             handle.value = token
-        dut.program.value, dut.start.value = program, 1
+        dut.job__program.value, dut.job__start.value = program, 1
         await RisingEdge(dut.clk)
-        dut.start.value = 0
+        dut.job__start.value = 0
 
     async def finish(self, count: int) -> None:
         """Wait for as many entries, or until none comes, then for more than that, and for the

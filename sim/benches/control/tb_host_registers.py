@@ -30,8 +30,8 @@ def parts():
 
 
 async def reset(run: Run) -> None:
-    inputs = {f"count_{name}": 0 for name in COUNTERS}
-    status = {"busy": 0, "finished": 0, "error": 0, "error_address": 0}
+    inputs = {f"counts__{name}": 0 for name in COUNTERS}
+    status = {f"status__{name}": 0 for name in ("busy", "finished", "error", "error_address")}
     lite = dict.fromkeys(("axi__awvalid", "axi__wvalid", "axi__bready", "axi__arvalid"), 0)
     await run.start(**inputs, **status, **lite, axi__rready=0)
 
@@ -76,8 +76,8 @@ async def registers(run: Run, pace: float) -> None:
             "TOKEN": tokens[column] if column < config.cols else 0,
         }.items():
             run.check(await host.read(name), expected, f"{name} after a write to {register}")
-        run.check(int(dut.program.value), written["PROGRAM"], "program")
-        run.check(int(dut.watchdog.value), written["WATCHDOG"], "watchdog")
+        run.check(int(dut.job__program.value), written["PROGRAM"], "program")
+        run.check(int(dut.job__watchdog.value), written["WATCHDOG"], "watchdog")
         run.check(int(dut.position.value), written["POSITION"], "position")
         run.check([int(handle.value) for handle in handles], tokens, "tokens")
     unmapped = await host.master.read_dword(0xFFC)
@@ -93,8 +93,8 @@ async def status(run: Run, pace: float) -> None:
             busy, finished = run.rng.integers(2, size=2).tolist()
             error = int(run.rng.choice(list(ErrorCode)))
             address = int(run.rng.integers(1 << 32))
-            dut.busy.value, dut.finished.value = busy, finished
-            dut.error.value, dut.error_address.value = error, address
+            dut.status__busy.value, dut.status__finished.value = busy, finished
+            dut.status__error.value, dut.status__error_address.value = error, address
             want = busy | finished << 1 | (error != 0) << 2 | error << 8
             run.check(await host.read("STATUS"), want, "STATUS")
             run.check(await host.read("ERROR_ADDRESS"), address, "ERROR_ADDRESS")
@@ -112,13 +112,13 @@ async def pulses(run: Run, pace: float) -> None:
         while True:
             await RisingEdge(dut.clk)
             for name in seen:
-                seen[name] += int(getattr(dut, name).value)
+                seen[name] += int(getattr(dut, f"job__{name}").value)
 
     cocotb.start_soon(count())
     wanted = {"start": 0, "abort": 0}
     for _ in range(60):
         busy, value = int(run.rng.integers(2)), int(run.rng.integers(4))
-        dut.busy.value = busy
+        dut.status__busy.value = busy
         await host.write("CONTROL", value)
         wanted["start"] += value & 1 and not busy
         wanted["abort"] += value >> 1
@@ -146,9 +146,9 @@ async def counters(run: Run, pace: float) -> None:
             await FallingEdge(dut.clk)
             added = next(pattern) if going else [0] * len(COUNTERS)
             for name, value in zip(COUNTERS, added, strict=True):
-                getattr(dut, f"count_{name}").value = value
+                getattr(dut, f"counts__{name}").value = value
             await RisingEdge(dut.clk)
-            cleared = int(dut.start.value)
+            cleared = int(dut.job__start.value)
             for name, value in zip(COUNTERS, added, strict=True):
                 totals[name] = 0 if cleared else totals[name] + value
 
@@ -200,4 +200,4 @@ async def single_accesses(run: Run) -> None:
         dut.axi__bready.value = 0
         await RisingEdge(dut.clk)
         run.check(int(dut.axi__bvalid.value), 0, "answer after it was taken")
-        run.check(int(dut.program.value), value, "program")
+        run.check(int(dut.job__program.value), value, "program")

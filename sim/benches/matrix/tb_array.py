@@ -90,9 +90,9 @@ class Bench:
         self.run, self.dut, self.config = run, run.dut, config
         self.component = Aligned(config)
         self.bubbles = run.stalls(bubbles)
-        self.weights = run.dut.array("weights", config.rows)
-        self.x = run.dut.array("x", config.cols)
-        self.results = run.dut.array("result", config.cols)
+        self.weights = run.dut.array("slice__bytes", config.rows)
+        self.x = run.dut.array("feed__x", config.cols)
+        self.results = run.dut.array("results__dot", config.cols)
         self.expected: deque[Result] = deque()
         self.invalid = False
         self.active = np.full(config.cols, True)
@@ -105,8 +105,8 @@ class Bench:
         last = len(tile.codes) - 1
         for k, (codes, x) in enumerate(zip(tile.codes, tile.x, strict=True)):
             await self.slot(wait_for_busy=k == last)
-            self.dut.valid.value = 1
-            self.dut.last.value = k == last
+            self.dut.feed__valid.value = 1
+            self.dut.feed__last.value = k == last
             for handle, code in zip(self.weights, codes, strict=True):
                 handle.value = int(code)
             for handle, value in zip(self.x, x, strict=True):
@@ -122,16 +122,16 @@ class Bench:
         await FallingEdge(self.dut.clk)
         while (
             next(self.bubbles)
-            or int(self.dut.hold.value)
-            or (wait_for_busy and int(self.dut.busy.value))
+            or int(self.dut.feed__hold.value)
+            or (wait_for_busy and int(self.dut.feed__busy.value))
         ):
             self.pause()
             await FallingEdge(self.dut.clk)
 
     def pause(self) -> None:
         """No slice in this cycle; what the other inputs say must not matter."""
-        self.dut.valid.value = 0
-        self.dut.last.value = int(self.run.rng.integers(2))
+        self.dut.feed__valid.value = 0
+        self.dut.feed__last.value = int(self.run.rng.integers(2))
         self.weights[0].value = int(self.run.rng.integers(256))
         self.invalid = False
 
@@ -139,7 +139,7 @@ class Bench:
         """Wait until all results have come."""
         await FallingEdge(self.dut.clk)
         self.pause()
-        while self.expected or int(self.dut.busy.value):
+        while self.expected or int(self.dut.feed__busy.value):
             await FallingEdge(self.dut.clk)
 
     async def watch(self) -> None:
@@ -151,29 +151,31 @@ class Bench:
         while True:
             await RisingEdge(dut.clk)
             cycle = run.cycle - 1
-            run.check(int(dut.busy.value), busy, f"busy in cycle {cycle}")
-            run.check(int(dut.hold.value), hold, f"hold in cycle {cycle}")
-            busy = int(dut.stays.value) | (int(dut.valid.value) & int(dut.last.value))
-            hold = int(dut.next_hold.value)
+            run.check(int(dut.feed__busy.value), busy, f"busy in cycle {cycle}")
+            run.check(int(dut.feed__hold.value), hold, f"hold in cycle {cycle}")
+            busy = int(dut.feed__stays.value) | (
+                int(dut.feed__valid.value) & int(dut.feed__last.value)
+            )
+            hold = int(dut.feed__next_hold.value)
             run.check(int(dut.invalid.value), invalid.popleft(), f"invalid in cycle {cycle}")
             invalid.append(self.invalid)
             first = self.expected[0] if self.expected else None
             idle = first is None or first.sent == cycle
             run.check(int(dut.idle.value), idle, f"idle in cycle {cycle}")
             due = first is not None and first.cycle == cycle
-            run.check(int(dut.result_valid.value), due, f"result_valid in cycle {cycle}")
+            run.check(int(dut.results__valid.value), due, f"result_valid in cycle {cycle}")
             if first and due:
                 self.expected.popleft()
                 run.check(row, first.row, "next_row")
                 got = np.array([handle.value.to_signed() for handle in self.results])
                 what = f"dots of row {first.row}"
                 run.check(got[self.active], first.dots[self.active], what)
-            row = int(dut.next_row.value)
+            row = int(dut.results__next_row.value)
 
 
 async def check_tiles(run: Run, count: int, bubbles: float, broken: float) -> None:
     config = CONFIGS[run.part]
-    await run.start(valid=0, active=0)
+    await run.start(feed__valid=0, active=0)
     bench = Bench(run, config, bubbles)
     for _ in range(count):
         bench.active = run.rng.random(config.cols) < 0.6
@@ -200,7 +202,7 @@ async def bubbles_and_invalid_codes(run: Run) -> None:
 async def largest_dots(run: Run) -> None:
     """Tiles of the longest length with the largest terms: the accumulators do not wrap."""
     config = CONFIGS[run.part]
-    await run.start(valid=0, active=(1 << config.cols) - 1)
+    await run.start(feed__valid=0, active=(1 << config.cols) - 1)
     bench = Bench(run, config, bubbles=0)
     extremes = (-(1 << (config.act_bits - 1)), (1 << (config.act_bits - 1)) - 1)
     for code in (0x7E, 0xFE):

@@ -68,19 +68,19 @@ class Lanes(wiring.Component):
             arrays.append(array)
             wide = Signal(signed(64), name=f"wide{index}")
             m.d.comb += [
-                array.valid.eq(self.valid),
-                array.last.eq(self.last),
+                array.feed.valid.eq(self.valid),
+                array.feed.last.eq(self.last),
                 array.active.eq(1),
-                array.x[0].eq(self.x8 if config.act_bits == 8 else self.x16),
-                wide.eq(array.result[0]),
+                array.feed.x[0].eq(self.x8 if config.act_bits == 8 else self.x16),
+                wide.eq(array.results.dot[0]),
                 self.results.word_select(index, 64).eq(wide),
-                self.result_valid[index].eq(array.result_valid),
+                self.result_valid[index].eq(array.results.valid),
                 self.invalid[index].eq(array.invalid),
             ]
-            m.d.comb += [array.weights[r].eq(self.codes.word_select(r, 8)) for r in range(ROWS)]
+            m.d.comb += [array.slice.bytes[r].eq(self.codes.word_select(r, 8)) for r in range(ROWS)]
         m.d.comb += [
-            self.wait.eq(reduce(or_, (array.hold for array in arrays))),
-            self.busy.eq(reduce(or_, (array.busy for array in arrays))),
+            self.wait.eq(reduce(or_, (array.feed.hold for array in arrays))),
+            self.busy.eq(reduce(or_, (array.feed.busy for array in arrays))),
         ]
         return m
 

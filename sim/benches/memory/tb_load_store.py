@@ -2,7 +2,7 @@
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.triggers import ClockCycles, RisingEdge
@@ -10,8 +10,8 @@ from cocotbext.axi import AxiReadBus, AxiResp, AxiSlaveRead, AxiSlaveWrite, AxiW
 
 from golden.config import AccelConfig, get_config
 from golden.format import INTEGERS
-from golden.isa import exact_log2
-from hw.memory.axi import READ_CLIENTS, ReadManager, axi4_read, axi4_write
+from golden.isa import Flag, exact_log2
+from hw.memory.axi import ReadManager, axi4_read, axi4_write
 from hw.memory.load import Load
 from hw.memory.scratchpad import Scratchpad
 from hw.memory.store import Store
@@ -29,7 +29,6 @@ CONFIGS = {
 }
 CONFIGURATIONS = "1 to 3 columns; bursts of 1, 4, 8 and 16 beats of 4 and 16 bytes"
 MEMORY = 1 << 15
-LOAD = READ_CLIENTS.index("load")
 
 
 class LoadStore(wiring.Component):
@@ -60,8 +59,8 @@ class LoadStore(wiring.Component):
                 "tag_store": Out(32),
                 "idle_load": Out(1),
                 "idle_store": Out(1),
-                "read": Out(wiring.Signature(axi4_read(config))),
-                "write": Out(wiring.Signature(axi4_write(config))),
+                "read": Out(axi4_read(config)),
+                "write": Out(axi4_write(config)),
             }
         )
 
@@ -73,44 +72,34 @@ class LoadStore(wiring.Component):
         m.submodules.scratchpad = scratchpad = Scratchpad(self.config)
         connect(m, reader.axi, flipped(self.read))
         connect(m, store.axi, flipped(self.write))
-        connect(m, load.request, reader.request_load)
+        connect(m, load.memory, reader.load)
+        connect(m, load.write, scratchpad.load)
+        connect(m, store.read, scratchpad.store)
+        for unit, place in ((load, "dst"), (store, "src")):
+            o = unit.run.operands
+            m.d.comb += [
+                o.address.eq(self.address),
+                o.count.eq(self.count),
+                o[place].eq(self.word),
+                o.column.eq(self.column),
+                unit.run.lane.eq(self.lane),
+                unit.run.tag.eq(self.tag),
+            ]
         m.d.comb += [
-            load.start.eq(self.start_load),
-            load.address.eq(self.address),
-            load.count.eq(self.count),
-            load.dst.eq(self.word),
-            load.column.eq(self.column),
-            load.lanes.eq(self.lanes),
-            load.lane.eq(self.lane),
-            load.beat.eq(reader.beat[LOAD]),
-            load.data.eq(reader.data),
-            load.error.eq(reader.error),
+            load.run.start.eq(self.start_load),
+            load.run.operands.flags.eq(Mux(self.lanes, int(Flag.INDEX), 0)),
+            store.run.start.eq(self.start_store),
+            store.run.operands.shift.eq(self.shift),
             reader.stop.eq(self.stop),
-            scratchpad.load_enable.eq(load.write_enable),
-            scratchpad.load_address.eq(load.write_address),
-            scratchpad.load_column.eq(load.write_column),
-            scratchpad.load_data.eq(load.write_data),
-            store.start.eq(self.start_store),
-            store.address.eq(self.address),
-            store.count.eq(self.count),
-            store.src.eq(self.word),
-            store.column.eq(self.column),
-            store.shift.eq(self.shift),
-            store.lane.eq(self.lane),
-            load.tag.eq(self.tag),
-            store.tag.eq(self.tag),
-            self.ready_load.eq(load.ready),
-            self.tag_load.eq(load.failed_tag),
-            self.tag_store.eq(store.failed_tag),
             store.stop.eq(self.stop),
-            scratchpad.store_enable.eq(store.read_enable),
-            scratchpad.store_address.eq(store.read_address),
-            *(store.read_data[c].eq(scratchpad.data[c]) for c in range(self.config.cols)),
-            self.done_load.eq(load.done),
-            self.done_store.eq(store.done),
+            self.ready_load.eq(load.ready),
+            self.done_load.eq(load.run.done),
+            self.done_store.eq(store.run.done),
             self.answered.eq(store.answered),
-            self.failed_load.eq(load.failed),
-            self.failed_store.eq(store.failed),
+            self.failed_load.eq(load.failure.failed),
+            self.tag_load.eq(load.failure.tag),
+            self.failed_store.eq(store.failure.failed),
+            self.tag_store.eq(store.failure.tag),
             self.idle_load.eq(reader.idle),
             self.idle_store.eq(store.idle),
         ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import cocotb
 import numpy as np
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from cocotb.triggers import ClockCycles, RisingEdge
@@ -48,7 +48,7 @@ class FetchAndBus(wiring.Component):
                 "other": In(stream.Signature(Burst)),
                 "beat": Out(len(READ_CLIENTS)),
                 "data": Out(8 * config.bus_bytes),
-                "axi": Out(wiring.Signature(axi4_read(config))),
+                "axi": Out(axi4_read(config)),
             }
         )
 
@@ -57,21 +57,18 @@ class FetchAndBus(wiring.Component):
         m.submodules.fetch = fetch = WeightFetch(self.config)
         m.submodules.reader = reader = ReadManager(self.config)
         connect(m, flipped(self.descriptor), fetch.descriptor)
-        connect(m, fetch.request, reader.request_weights)
-        connect(m, flipped(self.other), reader.request_load)
+        connect(m, fetch.memory, reader.weights)
+        connect(m, flipped(self.other), reader.load.request)
         connect(m, reader.axi, flipped(self.axi))
         m.d.comb += [
-            fetch.beat.eq(reader.beat[WEIGHTS]),
-            fetch.data.eq(reader.data),
-            fetch.error.eq(reader.error),
-            *(mine.eq(its) for mine, its in zip(self.slice, fetch.slice, strict=True)),
-            self.valid.eq(fetch.valid),
-            self.failed.eq(fetch.failed),
-            fetch.ready.eq(self.ready),
-            fetch.end.eq(self.end),
-            self.beat.eq(reader.beat),
-            self.data.eq(reader.data),
+            *(mine.eq(its) for mine, its in zip(self.slice, fetch.slice.bytes, strict=True)),
+            self.failed.eq(fetch.control.failed),
+            fetch.control.ready.eq(self.ready),
+            fetch.control.end.eq(self.end),
+            self.beat.eq(Cat(getattr(reader, name).beat for name in READ_CLIENTS)),
+            self.data.eq(reader.load.data),
         ]
+        m.d.sync += self.valid.eq(fetch.control.next_valid)
         return m
 
 

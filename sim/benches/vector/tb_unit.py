@@ -3,7 +3,7 @@
 import numpy as np
 from amaranth.hdl import Module, ResetInserter
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden import isa
@@ -76,25 +76,21 @@ class VectorBench(wiring.Component):
         unit = VectorUnit(self.config)
         m.submodules.unit = ResetInserter(self.clear)(unit)
         m.d.comb += [
-            unit.start.eq(self.start),
-            unit.operands.eq(self.operands),
+            unit.run.start.eq(self.start),
+            unit.run.operands.eq(self.operands),
             unit.position.eq(self.position),
-            self.done.eq(unit.done),
-            scratchpad.vector_enable.eq(unit.read_enable),
-            scratchpad.vector_address.eq(unit.read_address),
-            scratchpad.elements_enable.eq(unit.write_enable),
-            scratchpad.elements_address.eq(unit.write_address),
-            scratchpad.elements_data.eq(unit.write_data),
-            scratchpad.x_enable.eq(self.read),
-            scratchpad.x_address.eq(self.address),
-            scratchpad.result_enable.eq(self.write.replicate(self.config.cols)),
-            scratchpad.result_address.eq(self.address),
+            self.done.eq(unit.run.done),
+            scratchpad.array.enable.eq(self.read),
+            scratchpad.array.address.eq(self.address),
+            scratchpad.results.enable.eq(self.write.replicate(self.config.cols)),
+            scratchpad.results.address.eq(self.address),
         ]
+        connect(m, unit.read, scratchpad.vector)
+        connect(m, unit.write, scratchpad.elements)
         for column in range(self.config.cols):
             m.d.comb += [
-                scratchpad.result_data[column].eq(self.data[column]),
-                self.word[column].eq(scratchpad.data[column]),
-                unit.read_data[column].eq(scratchpad.data[column]),
+                scratchpad.results.data[column].eq(self.data[column]),
+                self.word[column].eq(scratchpad.array.data[column]),
             ]
         return m
 

@@ -166,13 +166,13 @@ def bench_amaranth() -> Iterator[Figure]:
 
     async def stimulus(ctx: Any) -> None:
         ctx.set(array.active, 1)
-        ctx.set(array.valid, 1)
+        ctx.set(array.feed.valid, 1)
         for cycle in range(cycles + 5):
             if cycle == 5:
                 spent.append(time.process_time())
-            for port, code in zip(array.weights, codes[cycle], strict=True):
+            for port, code in zip(array.slice.bytes, codes[cycle], strict=True):
                 ctx.set(port, code)
-            ctx.set(array.x[0], 77 * cycle)
+            ctx.set(array.feed.x[0], 77 * cycle)
             await ctx.tick()
         spent.append(time.process_time())
 

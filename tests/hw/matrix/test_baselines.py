@@ -34,25 +34,25 @@ def test_dot_products_are_exact(name, act_bits, choice):
         for k in (256, 256, 30, 2, 1):
             codes = np.stack([rng.permutation(256)[:k] for _ in range(2)], axis=1)
             x = np.where(rng.random(k) < 0.2, low, rng.integers(low, -low, k))
-            ctx.set(array.valid, 0)
+            ctx.set(array.feed.valid, 0)
             await ctx.tick()
             for n in range(k):
-                while ctx.get(array.hold) or (n == k - 1 and ctx.get(array.busy)):
-                    ctx.set(array.valid, 0)
+                while ctx.get(array.feed.hold) or (n == k - 1 and ctx.get(array.feed.busy)):
+                    ctx.set(array.feed.valid, 0)
                     await ctx.tick()
-                ctx.set(array.valid, 1)
-                ctx.set(array.last, n == k - 1)
-                ctx.set(array.x[0], int(x[n]))
+                ctx.set(array.feed.valid, 1)
+                ctx.set(array.feed.last, n == k - 1)
+                ctx.set(array.feed.x[0], int(x[n]))
                 for row in range(2):
-                    ctx.set(array.weights[row], int(codes[n, row]))
+                    ctx.set(array.slice.bytes[row], int(codes[n, row]))
                 await ctx.tick()
-            ctx.set(array.valid, 0)
+            ctx.set(array.feed.valid, 0)
             expected.extend((INTEGERS[name][codes].T @ x).tolist())
         for _ in range(80):
             await ctx.tick()
 
     async def watch(ctx):
-        async for _, _, valid, dot in ctx.tick().sample(array.result_valid, array.result[0]):
+        async for _, _, valid, dot in ctx.tick().sample(array.results.valid, array.results.dot[0]):
             if valid:
                 found.append(dot)
 
