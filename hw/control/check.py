@@ -14,7 +14,8 @@ from .rules import Rules
 
 
 class Step(enum.IntEnum, shape=2):
-    """What is summed up: the last words of operands in the scratchpad, then a product."""
+    """What the one adder of `Checker` sums up: where an operand ends in the scratchpad, or a
+    product."""
 
     SOURCE = 0
     OTHER = 1
@@ -23,7 +24,14 @@ class Step(enum.IntEnum, shape=2):
 
 
 class Sum(data.Struct):
-    """``base + part + carry + times * factor``. ``bound``: it must be a word of the scratchpad."""
+    """A sum to make: ``base + part + carry + times * factor``.
+
+    Fields
+    ------
+    base (32), part (20), carry (1): Terms.
+    times (25), factor (16): Factors of the product.
+    bound (1): High when the sum must be the address of a word of the scratchpad.
+    """
 
     base: 32
     part: 20
@@ -34,8 +42,16 @@ class Sum(data.Struct):
 
 
 class Sums(wiring.Component):
-    """The terms of each `Step`. Combinational, but what follows from ``operands`` alone is a cycle
-    late; ``count``, ``k``, ``index``: from `Positions`."""
+    """The terms of each `Step` for an instruction.
+
+    Ports
+    -----
+    operands (in, struct): The instruction; hold it for a cycle before reading ``o``, as what
+        follows from it alone is a register.
+    count (in, 16), k (in, 16), index (in, 25): What `Positions` makes of it.
+    step (in, 2): Which sum; ``o`` follows it in the same cycle.
+    o (out, struct): The terms, a `Sum`.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -144,23 +160,28 @@ class Checker(wiring.Component):
     """Judges instructions, one after the other.
 
     One adder does all sums, and products bit by bit: where operands end in the scratchpad, then the
-    length of a weight stream, or the place of an indexed move. From ``start`` to ``done``: 4 cycles
-    for a plain LOAD or STORE, 8 and a cycle for each bit of `count` for a MATMUL, 8 to 20 for a
-    VECTOR, 6 and a cycle for each bit of the index where there is one.
+    length of a weight stream, or the address of an indexed move. From ``start`` to ``done``: 4
+    cycles for a plain LOAD or STORE, 8 and a cycle for each bit of `count` for a MATMUL, 8 to 20
+    for a VECTOR, 6 and a cycle for each bit of the index where there is one.
 
     Ports
     -----
-    start: operands come with the next cycle, and stay as long as the answers are wanted
-    position, tokens: as the host has set them
-    done: in the next cycle the answers below are there, and stay until the next start
-    legal: no rule of `golden.isa.check` is broken
-    far, lane: see `Positions`
-    resolved: the operands, with what follows from the position
-    beats: of the weight stream of a MATMUL
-    taken: the instruction has been handed on, a cycle ago; first: none has been, of this program
-    chained: it is a MATMUL after another, of as many columns, and its source lies apart from what
-        that one writes
-    """
+    start (in, 1): Pulses in the cycle before ``operands`` has the instruction.
+    operands (in, struct): The instruction; keep it for as long as the answers are wanted.
+    position (in, 24): Position of the token in column 0.
+    tokens (in, 24, for each column): The tokens.
+    done (out, 1): Pulses in the cycle before the answers below are there; they stay until
+        ``start``.
+    legal (out, 1): High when no rule of `golden.isa.check` is broken.
+    far (out, 1): High when the position or a token is beyond what the instruction has room for.
+    lane (out, 7): Of an indexed LOAD or STORE, which byte or element of each beat it uses.
+    resolved (out, struct): The instruction with ``count``, ``k`` and ``address`` as they follow
+        from the position.
+    beats (out, 32): Bus beats of a MATMUL's weight stream.
+    taken (in, 1): Pulses in the cycle after the instruction was handed on.
+    first (in, 1): Pulses when a program begins: the next instruction has none before it.
+    chained (out, 1): High for a MATMUL right after another one, for as many columns, whose source
+        lies apart from what that one writes."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -202,8 +223,6 @@ class Checker(wiring.Component):
         terms = Signal(Sum)
         m.d.sync += terms.eq(sums.o)
         total = Signal(32)
-        factor = Signal(32)
-        times = Signal.like(sums.o.times)
         bound = Signal()
         m.d.comb += [
             *(unit.operands.eq(o) for unit in (rules, places, sums)),
@@ -221,7 +240,22 @@ class Checker(wiring.Component):
         with m.If(indexed):
             m.d.comb += self.resolved.address.eq(total << exact_log2(config.bus_bytes))
 
+        added = self._sum_up(m, terms, step, ahead, total, bound, is_matmul, is_vector, indexed)
+        ends = {Step.SOURCE: Signal(16, name="source"), Step.TARGET: Signal(16, name="target")}
+        for what, end in ends.items():
+            with m.If(added & (step == what)):
+                m.d.sync += end.eq(total)
+        fits = self._fits(m, total, bound, added, step, is_matmul, ends[Step.SOURCE])
+        m.d.comb += self.legal.eq(fits & ~rules.refused)
+        self._chain(m, is_matmul, *ends.values())
+        return m
+
+    def _sum_up(self, m, terms, step, ahead, total, bound, is_matmul, is_vector, indexed):
+        """Step after step: a sum, then a product bit by bit, added to it. Gives the signal that
+        pulses when ``total`` is that of ``step``."""
         added = Signal()
+        factor = Signal(32)
+        times = Signal.like(terms.times)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.d.sync += ahead.eq(Step.SOURCE)
@@ -261,15 +295,7 @@ class Checker(wiring.Component):
                             m.d.comb += self.done.eq(1)
                     with m.If(self.done):
                         m.next = "IDLE"
-
-        ends = {Step.SOURCE: Signal(16, name="source"), Step.TARGET: Signal(16, name="target")}
-        for what, end in ends.items():
-            with m.If(added & (step == what)):
-                m.d.sync += end.eq(total)
-        fits = self._fits(m, total, bound, added, step, is_matmul, ends[Step.SOURCE])
-        m.d.comb += self.legal.eq(fits & ~rules.refused)
-        self._chain(m, is_matmul, *ends.values())
-        return m
+        return added
 
     def _chain(self, m, is_matmul, source_end, target_end) -> None:
         """Whether a MATMUL needs nothing of the instruction before it but the array."""

@@ -12,18 +12,21 @@ from ..lib.instruction import INDEXED, OPERANDS, POSITION_BITS, holds
 
 
 class Positions(wiring.Component):
-    """Resolves what follows from the position.
+    """`golden.positions.resolve`: what of an instruction follows from the position and the tokens.
 
-    Outputs belong to the ``operands`` of `latency` cycles before; they mean something where those
+    Outputs belong to the ``operands`` of `latency` cycles before, and mean something where those
     are legal.
 
     Ports
     -----
-    position, tokens: as the host has set them
-    count, k: of the instruction, with LENGTH and LENGTH_K as much of it as is used
-    index: of an indexed LOAD or STORE, without its lane
-    lane: which part of each beat it uses
-    far: position or token are beyond what the instruction has room for
+    operands (in, struct): The instruction.
+    position (in, 24): Position of the token in column 0.
+    tokens (in, 24, for each column): The tokens.
+    count (out, 16): The instruction's `count`; with LENGTH as much of it as is used.
+    k (out, 16): The instruction's `k`; with LENGTH_K as much of it as is used.
+    index (out, 25): Of an indexed LOAD or STORE: how many rows of memory lie before its own.
+    lane (out, log2(bus_bytes)): Of these: which byte or element of each beat it uses.
+    far (out, 1): High when the position or a token is beyond what the instruction has room for.
     """
 
     latency = 3

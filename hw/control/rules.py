@@ -12,10 +12,13 @@ from ..lib.instruction import INDEXED, OPERANDS, holds
 
 
 class Rules(wiring.Component):
-    """Whether an instruction breaks a rule.
+    """The rules of `golden.isa.check` that look at one field or two.
 
-    ``refused`` belongs to the ``operands`` if they have been there for `latency` cycles.
-    """
+    Ports
+    -----
+    operands (in, struct): The instruction.
+    refused (out, 1): High when ``operands``, which have been there for `latency` cycles, break a
+    rule."""
 
     latency = 3
 

@@ -155,23 +155,27 @@ class Sequencer(wiring.Component):
                     m.d.sync += status.finished.eq(1)
                     m.next = "IDLE"
                 fail_if_wrong()
-            with m.State("STOPPING"):
-                # STOREs come before an instruction that has failed: they end, or fail first.
-                later = Cat(status.error == code for code in LATER).any()
-                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(~later)]
-                with m.If(self.failed_store.failed & later):
-                    fail(ErrorCode.BUS_WRITE, self.failed_store.tag)
-                with m.Elif(self.bus_idle & (self.answered | ~later)):
-                    m.next = "CLEAR"
-            with m.State("CLEAR"):
-                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
-                m.d.sync += self.clear.eq(1)
-                m.next = "CLEARED"
-            with m.State("CLEARED"):  # out of a register, as it goes everywhere
-                m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
-                m.next = "IDLE"
+            self._stopping(m, fail)
         m.d.comb += status.busy.eq(~fsm.ongoing("IDLE"))
         return m
+
+    def _stopping(self, m, fail) -> None:
+        """The states after an error: until the bus is at rest, then the units are cleared."""
+        with m.State("STOPPING"):
+            # STOREs come before an instruction that has failed: they end, or fail first.
+            later = Cat(self.status.error == code for code in LATER).any()
+            m.d.comb += [self.stop.eq(1), self.stop_stores.eq(~later)]
+            with m.If(self.failed_store.failed & later):
+                fail(ErrorCode.BUS_WRITE, self.failed_store.tag)
+            with m.Elif(self.bus_idle & (self.answered | ~later)):
+                m.next = "CLEAR"
+        with m.State("CLEAR"):
+            m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
+            m.d.sync += self.clear.eq(1)
+            m.next = "CLEARED"
+        with m.State("CLEARED"):  # out of a register, as it goes everywhere
+            m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
+            m.next = "IDLE"
 
     def _units(self, m, pc):
         """The instruction under way, for all units."""

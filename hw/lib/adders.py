@@ -13,12 +13,12 @@ VERILOG_PLATFORM = "verilog"
 
 
 def add_subtract(m, platform, name, a, b, *, subtract, carry, keep=1):
-    """``a + b + carry``, or ``a + ~b + carry`` where ``subtract`` is set; the width is ``a``'s.
+    """``a + b + carry``, or ``a + ~b + carry`` where ``subtract`` is set; as wide as ``a``.
 
-    ``name``: of the submodule.
+    ``b`` is signed and extended to that width, and counts as zero unless ``keep``. With ``carry``
+    equal to ``subtract`` the result is ``a + b`` or ``a - b``.
 
-    ``b`` is signed and extended, and counts as zero unless ``keep``. With ``carry`` equal to
-    ``subtract`` it is ``a - b``.
+    ``name``: of the submodule that is added to ``m``.
     """
     width, b = len(a), Value.cast(b)
     y = Signal(signed(width))
@@ -43,9 +43,9 @@ def add_subtract(m, platform, name, a, b, *, subtract, carry, keep=1):
 
 
 def add_choice(m, platform, name, a0, a1, select, b):
-    """``(a1 if select else a0) + b``; all signed, the width is that of ``b``.
+    """``(a1 if select else a0) + b``; all signed, as wide as ``b``.
 
-    ``name``: of the submodule.
+    ``name``: of the submodule that is added to ``m``.
     """
     width = len(b)
     y = Signal(signed(width))

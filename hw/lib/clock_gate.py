@@ -21,10 +21,13 @@ endmodule
 
 
 def gated(m, name: str, unit, wanted, platform, *, resets: str):
-    """``unit`` on a clock of its own, which need not tick in cycles in which ``wanted`` is low; the
-    domain ``resets``, whose the unit was, resets it.
+    """``unit`` on a clock of its own that need not tick in cycles in which ``wanted`` is low.
 
-    It must keep its outputs and its state in them. Only in Verilog: elsewhere it is as it was.
+    ``name``: of the clock domain. ``resets``: the domain in which the unit was, whose reset it
+    keeps.
+
+    The unit must keep its outputs and its state while ``wanted`` is low. This is for simulation of
+    the Verilog, where an idle unit then costs no time; elsewhere the unit is returned as it was.
     """
     if platform != VERILOG_PLATFORM:
         return unit

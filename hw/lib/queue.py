@@ -7,7 +7,19 @@ from amaranth.lib.wiring import In, Out
 
 
 class StreamQueue(wiring.Component):
-    """Holds up to ``depth`` payloads of a struct shape. Latency: 2 cycles."""
+    """A queue between two streams, first in, first out. A payload leaves `latency` cycles after it
+    came.
+
+    Parameters
+    ----------
+    shape: shape of a payload
+    depth: payloads that it holds, at least 2
+
+    Ports
+    -----
+    i (in, stream): Payloads; ready while fewer than ``depth`` are waiting.
+    o (out, stream): The same in order.
+    """
 
     latency = 2
 
@@ -34,14 +46,18 @@ class ReadAhead(wiring.Component):
     """The next word of a FIFO, in a register: block RAM is slow, and its words are needed early.
 
     A spare register takes the word that comes while the one before stays, so that reading does not
-    look at whether that one is taken.
+    depend on whether that one is taken.
 
     Ports
     -----
-    r_data, r_rdy, r_en: to a `SyncFIFOBuffered`
-    popped: in this cycle a word leaves it
-    word, valid: the next word, and whether it is there; next_valid: in the next cycle
-    take: the word is used up
+    r_data (in, width): The word that a `SyncFIFOBuffered` shows.
+    r_rdy (in, 1): High when the FIFO shows one.
+    r_en (out, 1): High to take it.
+    popped (out, 1): High when a word leaves the FIFO in this cycle.
+    word (out, width): The next word.
+    valid (out, 1): High when ``word`` is one.
+    next_valid (out, 1): ``valid`` of the next cycle.
+    take (in, 1): High, while ``valid`` is, when the word is used up in this cycle.
     """
 
     def __init__(self, width: int):

@@ -9,9 +9,9 @@ def saturate(value, bits: int):
         return value
     high, sign = value[bits - 1 : -1], value[-1]
     fits = (high == sign.replicate(len(high))).bool()
-    return Mux(fits, value[:bits], _bound(sign, bits)).as_signed()
+    return Mux(fits, value[:bits], limit(sign, bits)).as_signed()
 
 
-def _bound(sign, bits: int):
+def limit(sign, bits: int):
     """The largest number of ``bits`` bits, or the smallest where ``sign`` is set."""
     return Cat((~sign).replicate(bits - 1), sign)

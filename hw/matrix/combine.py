@@ -11,21 +11,20 @@ from ..lib.adders import add_subtract
 
 
 class Combiner(wiring.Component):
-    """Horner's rule over the bins of each row, shared by the lanes of a column.
+    """Makes whole dot products of bins by Horner's rule; shared by the lanes of a column.
 
     Each cycle takes one bin of one row: all rows' highest bins first, then the next lower ones:
-    ``sum[row] = (sum[row] << 2**align) + bin``.
+    ``sum[row] = (sum[row] << 2**align) + bin``. A sum comes `latency` cycles after its bin was
+    taken.
 
     Ports
     -----
-    bins: the bin that each lane of the column shows
-    row: the row to take; never that of the cycle before
-    pick: the same as one bit; none where its bin has no content and counts as zero
-    top: it is the row's highest bin
-    enable: take a bin in this cycle
-    sum: signed ``acc_bits``, of the row taken; its dot product after its lowest bin
-
-    Latency: 2 cycles (select, add).
+    bins (in, signed bin_bits, for each row): The bin that each lane of the column shows.
+    row (in, log2(rows)): The row to take; never that of the cycle before.
+    pick (in, rows): The same as one bit; none where its bin has no content and counts as zero.
+    top (in, 1): High when it is the row's highest bin.
+    enable (in, 1): High: take a bin in this cycle.
+    sum (out, signed acc_bits): Of the row taken; its dot product after its lowest bin.
     """
 
     latency = 2

@@ -13,9 +13,19 @@ from ..lib.adders import add_choice, add_subtract
 class RowControl(data.Struct):
     """What all lanes of a row need to know of one weight.
 
-    The product is ``(base +- term) * 2**(shift + bin * 2**align)``, where `base` chooses one of two
-    multiples of the activation and `term` one of two others; without `second` there is no term. It
-    is negated if `negative`. `carry` is what the accumulator adds for the negations.
+    The product is ``(base +- term) * 2**(shift + bin * 2**align)``.
+
+    Fields
+    ------
+    nonzero (1): High when the weight is not zero, and valid.
+    negative (1): High when the product is to be negated.
+    carry (1): What the accumulator adds for the negations of product and term.
+    base (1): Which of two multiples of the activation is the first term.
+    term (1): Which of two others is the second.
+    second (1): High when there is a second term.
+    subtract (1): High when it is subtracted.
+    shift (5): How far the product is moved within its bin.
+    bin (5): The bin that it is added to.
     """
 
     nonzero: 1
@@ -57,11 +67,14 @@ def control_of(m, control, forms: Forms, align: int, *, significand, exponent, n
 
 
 class Decoder(wiring.Component):
-    """Decodes one RF8 code; combinational (latency 0).
+    """Decodes one RF8 code, in the same cycle (`latency` 0).
 
-    A code that is invalid, or whose exponent lies below the machine's span, gives zero and raises
-    `invalid`.
-    """
+    Ports
+    -----
+    code (in, 8): An RF8 code.
+    control (out, struct): The weight for the lanes, a `RowControl`; zero for an invalid code.
+    invalid (out, 1): High for a byte that is no code, or whose exponent lies below the machine's
+    span."""
 
     latency = 0
 

@@ -9,18 +9,29 @@ class Drain(wiring.Component):
     """Takes a complete tile out of the lanes, its highest bin first.
 
     A lane with bins has one read port, so a bin is read in a cycle without a weight slice, for
-    which `hold` asks two cycles ahead: one for each bin of a tile. Then the lanes show it for
+    which ``hold`` asks two cycles ahead: one for each bin of a tile. Then the lanes show it for
     ``rows`` cycles, one for each row.
+
+    Parameters
+    ----------
+    config: sizes of the array
+    delay: cycles by which lanes are later than their row
 
     Ports
     -----
-    capture: a tile is complete
-    hold: no slice in this cycle; next_hold: in the next one
-    steal, read_bin: in the next cycle the lanes' read port is for this bin
-    take: the lanes keep the bin that they read, ``delay`` cycles later
-    out, row, bin: the row to combine, and the bin that lanes show
-    next_pick, next_bin: that row in the next cycle, as one bit or none, and that bin
-    last: ... and it is the tile's last
+    capture (in, 1): Pulses when a tile is complete.
+    hold (out, 1): High: present no slice in this cycle.
+    next_hold (out, 1): ``hold`` of the next cycle.
+    steal (out, 1): High: in the next cycle the lanes' read port is for ``read_bin``.
+    read_bin (out, log2(bins)): The bin to read.
+    take (out, 1): High: keep the bin that is being read, ``delay`` cycles later.
+    out (out, 1): High when ``row`` and ``bin`` are to be combined in this cycle.
+    row (out, log2(rows)): The row to combine.
+    bin (out, log2(bins)): The bin that lanes show.
+    next_pick (out, rows): ``row`` of the next cycle as one bit; none when there is nothing to
+        combine.
+    next_bin (out, log2(bins)): ``bin`` of the next cycle.
+    last (out, 1): High when ``row`` and ``bin`` are the last ones of the tile.
     """
 
     def __init__(self, config, *, delay):

@@ -6,7 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 
 class Lane(wiring.Component):
-    """Product, then alignment and accumulation, a cycle each.
+    """One lane: multiplies activations by decoded weights and accumulates, exactly.
+
+    Product, then alignment and accumulation, a cycle each: the term of an activation of cycle n is
+    in its bin after cycle n + `latency`.
 
     With one bin the accumulator is a register, cleared when its content is taken; a cycle without a
     term must follow the last one of a tile. With more bins they lie in a small memory of one read
@@ -16,21 +19,25 @@ class Lane(wiring.Component):
 
     Lanes with bins are for FPGAs, where a flip-flop comes with each table and a wire from the row
     to its lanes is as slow as the adder. So there everything of the row goes through a register of
-    the lane first, and `x` must come a cycle later.
+    the lane first, and activations must come a cycle later (`delay`).
 
-    Parameters: ``kind`` says what weights are (`hw.matrix.decode.TwoTerm` is one).
+    Parameters
+    ----------
+    kind: what weights are; `hw.matrix.decode.TwoTerm` is one
 
     Ports
     -----
-    weight: weight of this cycle's activation, with ``valid``
-    late: ``weight`` one cycle later, from the row (kept there once for all columns)
-    write: ... and it is a term to accumulate
-    read_at, write_at: words of the memory (with more bins)
-    take: show the accumulator, or the bin at ``read_at``, on ``held`` from the next cycle on
-    enable: this column takes part
-    x: multiples of the activation (once for all lanes of a column), `delay` cycles later
-
-    Latency: the term of an activation of cycle n is in its bin after cycle n + `latency`.
+    weight (in, struct): The decoded weight of this cycle's activation.
+    valid (in, 1): High when there is one.
+    late (in, struct): ``weight`` of the cycle before, from the row (kept there once for all
+        columns).
+    write (in, 1): High when ``late`` is a term to accumulate.
+    read_at, write_at (in, bank_bits + 1): Words of the memory, with more than one bin.
+    take (in, 1): High: show the accumulator, or the bin at ``read_at``, from the next cycle on.
+    enable (in, 1): High when this column takes part.
+    x0, x1, ... (in, signed): Multiples of the activation, made once for all lanes of a column; they
+        come `delay` cycles after their weight.
+    held (out, signed bin_bits): What ``take`` asked for.
     """
 
     latency = 2

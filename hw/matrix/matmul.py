@@ -19,6 +19,45 @@ ERROR_LATENCY = 4
 """Cycles from a slice until the sequencer knows whether its codes are valid."""
 
 
+class Progress:
+    """How far a MATMUL is: signals that the parts of `Matmul` share.
+
+    Attributes
+    ----------
+    k_last, before_last: index of a tile's last slice, and of that before it
+    tiles, final_tile: tiles that are left, and whether there is but one
+    bias: whether tiles have a layer bias
+    first_word: address of the first word of activations
+    k, position: index of the slice in its tile, and place of its activation in a word
+    in_header: whether the slice that comes is a header slice; header_ends: the last one
+    running: whether slices are still to be taken; taken: in this cycle one is
+    last, turn: whether it is the tile's last, and whether the next word of activations follows it
+    next_last, next_turn: whether the slice after it is the tile's last, and is the last of a word
+    one_slice: whether tiles have one slice only
+    turned: pulses when the word at the read port becomes the current one
+    """
+
+    def __init__(self, config, operands, address):
+        self.k_last = Signal.like(operands.k)
+        self.before_last = Signal.like(operands.k)
+        self.tiles = Signal(COUNT)
+        self.bias = Signal()
+        self.final_tile = Signal()
+        self.first_word = Signal.like(address)
+        self.k = Signal.like(operands.k)
+        self.position = Signal(range(config.acts_per_word))
+        self.in_header = Signal()
+        self.header_ends = Signal()
+        self.running = Signal()
+        self.taken = Signal()
+        self.last = Signal()
+        self.turn = Signal()
+        self.next_last = Signal()
+        self.next_turn = Signal()
+        self.one_slice = Signal()
+        self.turned = Signal()
+
+
 class Matmul(wiring.Component):
     """Runs one MATMUL.
 
@@ -63,155 +102,73 @@ class Matmul(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, feed, headers = self.run.operands, self.feed, self.headers
-        start = self.run.start
-
-        # Operands, taken at the start.
-        k_last = Signal.like(o.k)
-        before_last = Signal.like(o.k)
-        tiles = Signal(COUNT)
-        bias = Signal()
-        final_tile = Signal()
-        first_word = Signal.like(self.read.address)
-        with m.If(start):
+        s = Progress(self.config, o, self.read.address)
+        with m.If(self.run.start):
             m.d.sync += [
-                k_last.eq(o.k - 1),
-                before_last.eq(o.k - 2),
-                tiles.eq(o.count),
-                final_tile.eq(o.count == 1),
-                bias.eq(o.flags & Flag.BIAS),
-                first_word.eq(o.src + 1),
+                s.k_last.eq(o.k - 1),
+                s.before_last.eq(o.k - 2),
+                s.tiles.eq(o.count),
+                s.final_tile.eq(o.count == 1),
+                s.bias.eq(o.flags & Flag.BIAS),
+                s.first_word.eq(o.src + 1),
             ]
-
-        # How far the instruction is: the slice of the tile, and its activation's place in a word.
-        k = Signal.like(o.k)
-        position = Signal(range(self.config.acts_per_word))
-        in_header = Signal()
-        running = Signal()
-        taken = Signal()
-        self._activations(m, turned := Signal(), position)
-        one_slice, last, turn, next_last, ends = self._known_ahead(
-            m, k, k_last, before_last, position, in_header, taken
-        )
-        header_ends = Signal()
         m.d.comb += [
-            feed.last.eq(last),
-            feed.valid.eq(taken & ~in_header),
-            self.slices.end.eq(last & final_tile & ~in_header),
-            headers.valid.eq(taken & in_header),
-            headers.bare.eq(~bias),
-            headers.take.eq(feed.valid & last),
-            header_ends.eq(~bias | (headers.plane == BIAS_PLANES - 1)),
+            feed.last.eq(s.last),
+            feed.valid.eq(s.taken & ~s.in_header),
+            self.slices.end.eq(s.last & s.final_tile & ~s.in_header),
+            headers.valid.eq(s.taken & s.in_header),
+            headers.bare.eq(~s.bias),
+            headers.take.eq(feed.valid & s.last),
+            s.header_ends.eq(~s.bias | (headers.plane == BIAS_PLANES - 1)),
         ]
-        m.d.sync += self.failed.eq(taken & self.slices.failed)
-        waits, waits_after = self._waits(
-            m, in_header, header_ends, one_slice, last, final_tile, turn, next_last, ends
-        )
-        ready = self._take(m, taken, running, in_header, last)
-        advance, restart = self._words(m, turned, k_last, first_word)
-
-        def begin():
-            m.d.sync += [self.read.address.eq(o.src), k.eq(0), position.eq(0)]
-            m.d.sync += [in_header.eq(1), headers.plane.eq(0), self.read.enable.eq(1)]
-            m.next = "READ"
-
-        # What is not needed at once follows a cycle later: that a slice is taken comes late.
-        since = Signal(range(ERROR_LATENCY + 1))
-        ended = Signal()
-        m.d.sync += [self.run.done.eq(0), self.streamed.eq(0), ended.eq(0)]
-        with m.FSM():
-            with m.State("IDLE"), m.If(start):
-                begin()
-            with m.State("READ"):
-                m.d.sync += self.read.address.eq(first_word)
-                m.next = "EXPONENT"
-            with m.State("EXPONENT"):
-                for exponent, word in zip(headers.exponent, self.read.data, strict=True):
-                    m.d.sync += exponent.eq(word[:8])
-                restart()
-                m.next = "FIRST"
-            with m.State("FIRST"):
-                advance()
-                m.d.comb += ready.eq(1)
-                m.d.sync += running.eq(1)
-                m.next = "RUN"
-            with m.State("RUN"):  # and `running`
-                m.d.comb += ready.eq(running & ~Mux(taken, waits_after, waits))
-                with m.If(taken & in_header):
-                    m.d.sync += headers.plane.eq(headers.plane + 1)
-                    with m.If(header_ends):
-                        m.d.sync += [in_header.eq(0), headers.plane.eq(0)]
-                with m.If(taken & ~in_header):
-                    m.d.sync += [k.eq(k + 1), position.eq(position + 1)]
-                    with m.If(turn):
-                        advance()
-                        m.d.sync += position.eq(0)
-                    with m.If(last):
-                        m.d.sync += [k.eq(0), in_header.eq(1), ended.eq(1)]
-                        with m.If(final_tile):
-                            m.d.sync += running.eq(0)
-                with m.If(ended):
-                    m.d.sync += [tiles.eq(tiles - 1), final_tile.eq(tiles == 2)]
-                with m.If(~running):
-                    m.d.sync += since.eq(1)
-                    m.next = "DRAIN"
-            with m.State("DRAIN"):
-                m.d.sync += self.streamed.eq((since >= ERROR_LATENCY - 1) & ~start)
-                with m.If(since != ERROR_LATENCY):
-                    m.d.sync += since.eq(since + 1)
-                with m.If(start):
-                    begin()
-                with m.Elif(self.results_idle):
-                    m.d.sync += [self.run.done.eq(1), self.read.enable.eq(0)]
-                    m.next = "IDLE"
+        m.d.sync += self.failed.eq(s.taken & self.slices.failed)
+        self._known_ahead(m, s)
+        self._activations(m, s)
+        ready = self._take(m, s)
+        self._control(m, s, ready, *self._waits(m, s), *self._words(m, s))
         return m
 
-    def _activations(self, m, turned, position) -> None:
-        """Activations for the array: `delay` cycles after the slice, out of words that are kept
-        when they are ``turned`` to."""
-        place, load = position, turned
+    def _known_ahead(self, m, s) -> None:
+        """What everything waits for is known a cycle ahead."""
+        per_word = self.config.acts_per_word
+        m.d.comb += [
+            s.next_last.eq(s.k == s.before_last),
+            s.next_turn.eq(s.position == per_word - 2),
+        ]
+        m.d.sync += s.one_slice.eq(s.k_last == 0)
+        with m.If(s.in_header):
+            m.d.sync += [s.last.eq(s.one_slice), s.turn.eq(s.one_slice)]
+        with m.Elif(s.taken):
+            m.d.sync += [s.last.eq(s.next_last), s.turn.eq(s.next_last | s.next_turn)]
+
+    def _activations(self, m, s) -> None:
+        """Activations for the array, `delay` cycles after the slice, out of the current words."""
+        place, load = s.position, s.turned
         for _ in range(delay(self.config)):
             load = Signal()
-            place = Signal.like(position)
-            m.d.sync += [load.eq(turned), place.eq(position)]
+            place = Signal.like(s.position)
+            m.d.sync += [load.eq(s.turned), place.eq(s.position)]
         for column, (x, word) in enumerate(zip(self.feed.x, self.read.data, strict=True)):
-            kept = Signal.like(word, name=f"word{column}", reset_less=True)
+            current = Signal.like(word, name=f"word{column}", reset_less=True)
             with m.If(load):
-                m.d.sync += kept.eq(word)
-            m.d.comb += x.eq(kept.word_select(place, self.config.act_bits))
+                m.d.sync += current.eq(word)
+            m.d.comb += x.eq(current.word_select(place, self.config.act_bits))
 
-    def _known_ahead(self, m, k, k_last, before_last, position, in_header, taken):
-        """What everything waits for is known a cycle ahead: whether a tile has one slice, whether
-        this slice is the tile's last, whether another word follows it, and the first two of these
-        of the next slice."""
-        one_slice = Signal()
-        last = Signal()
-        turn = Signal()
-        next_last = Signal()
-        ends = Signal()
-        per_word = self.config.acts_per_word
-        m.d.comb += [next_last.eq(k == before_last), ends.eq(position == per_word - 2)]
-        m.d.sync += one_slice.eq(k_last == 0)
-        with m.If(in_header):
-            m.d.sync += [last.eq(one_slice), turn.eq(one_slice)]
-        with m.Elif(taken):
-            m.d.sync += [last.eq(next_last), turn.eq(next_last | ends)]
-        return one_slice, last, turn, next_last, ends
-
-    def _words(self, m, turned, k_last, first_word):
+    def _words(self, m, s):
         """The word after the current one comes to the read port a cycle later. Gives two functions
         for the state machine: to the next word, and back to the first."""
-        port = Signal.like(k_last)  # index of the word on the read port
-        before_end = Signal.like(k_last)
+        port = Signal.like(s.k_last)  # index of the word on the read port
+        before_end = Signal.like(s.k_last)
         single = Signal()
         ends_words = Signal()
-        last_word = k_last >> exact_log2(self.config.acts_per_word)
+        last_word = s.k_last >> exact_log2(self.config.acts_per_word)
         m.d.sync += [before_end.eq(last_word - 1), single.eq(last_word == 0)]
 
         def advance():
             """The word on the read port becomes current; read the next, or the first again."""
-            m.d.comb += turned.eq(1)
+            m.d.comb += s.turned.eq(1)
             with m.If(ends_words):
-                m.d.sync += [port.eq(0), ends_words.eq(single), self.read.address.eq(first_word)]
+                m.d.sync += [port.eq(0), ends_words.eq(single), self.read.address.eq(s.first_word)]
             with m.Else():
                 m.d.sync += [port.eq(port + 1), ends_words.eq(port == before_end)]
                 m.d.sync += self.read.address.eq(self.read.address + 1)
@@ -221,7 +178,7 @@ class Matmul(wiring.Component):
 
         return advance, restart
 
-    def _waits(self, m, in_header, header_ends, one_slice, last, final_tile, turn, next_last, ends):
+    def _waits(self, m, s):
         """Whether the next slice must wait, if this one is not taken, and if it is.
 
         It may not be taken while the array is full, or when the word that it needs is only being
@@ -234,16 +191,17 @@ class Matmul(wiring.Component):
             """Whether the array takes no slice in the next cycle, one that ends its tile or not."""
             return (ends_tile & self.feed.stays) | self.feed.next_hold
 
-        m.d.comb += waits.eq(~in_header & full(last))
-        with m.If(in_header):
-            m.d.comb += waits_after.eq(header_ends & full(one_slice))
-        with m.Elif(last):
-            m.d.comb += waits_after.eq(final_tile)
+        m.d.comb += waits.eq(~s.in_header & full(s.last))
+        with m.If(s.in_header):
+            m.d.comb += waits_after.eq(s.header_ends & full(s.one_slice))
+        with m.Elif(s.last):
+            m.d.comb += waits_after.eq(s.final_tile)
         with m.Else():
-            m.d.comb += waits_after.eq(full(next_last) | (turn & (next_last | ends)))
+            ends_word = s.turn & (s.next_last | s.next_turn)
+            m.d.comb += waits_after.eq(full(s.next_last) | ends_word)
         return waits, waits_after
 
-    def _take(self, m, taken, running, in_header, last):
+    def _take(self, m, s):
         """Whether a slice is taken. Gives the signal that says so for the next cycle: it goes far,
         so it is found a cycle ahead.
 
@@ -260,8 +218,74 @@ class Matmul(wiring.Component):
             self.slices.ready.eq(ready),
         ]
         m.d.comb += [
-            taken.eq(valid & ~blocked),
+            s.taken.eq(valid & ~blocked),
             self.stall_weights.eq(~valid & ~blocked),
-            self.stall_drain.eq(running & ~in_header & ((last & self.feed.busy) | self.feed.hold)),
+            self.stall_drain.eq(
+                s.running & ~s.in_header & ((s.last & self.feed.busy) | self.feed.hold)
+            ),
         ]
         return ready
+
+    def _control(self, m, s, ready, waits, waits_after, advance, restart) -> None:
+        """The state machine: exponents, first word, slices, drain."""
+        headers, start = self.headers, self.run.start
+
+        def begin():
+            m.d.sync += [self.read.address.eq(self.run.operands.src), s.k.eq(0), s.position.eq(0)]
+            m.d.sync += [s.in_header.eq(1), headers.plane.eq(0), self.read.enable.eq(1)]
+            m.next = "READ"
+
+        # What is not needed at once follows a cycle later: that a slice is taken comes late.
+        since = Signal(range(ERROR_LATENCY + 1))
+        ended = Signal()
+        m.d.sync += [self.run.done.eq(0), self.streamed.eq(0), ended.eq(0)]
+        with m.FSM():
+            with m.State("IDLE"), m.If(start):
+                begin()
+            with m.State("READ"):
+                m.d.sync += self.read.address.eq(s.first_word)
+                m.next = "EXPONENT"
+            with m.State("EXPONENT"):
+                for exponent, word in zip(headers.exponent, self.read.data, strict=True):
+                    m.d.sync += exponent.eq(word[:8])
+                restart()
+                m.next = "FIRST"
+            with m.State("FIRST"):
+                advance()
+                m.d.comb += ready.eq(1)
+                m.d.sync += s.running.eq(1)
+                m.next = "RUN"
+            with m.State("RUN"):  # and `running`
+                m.d.comb += ready.eq(s.running & ~Mux(s.taken, waits_after, waits))
+                self._move_on(m, s, advance, ended)
+                with m.If(~s.running):
+                    m.d.sync += since.eq(1)
+                    m.next = "DRAIN"
+            with m.State("DRAIN"):
+                m.d.sync += self.streamed.eq((since >= ERROR_LATENCY - 1) & ~start)
+                with m.If(since != ERROR_LATENCY):
+                    m.d.sync += since.eq(since + 1)
+                with m.If(start):
+                    begin()
+                with m.Elif(self.results_idle):
+                    m.d.sync += [self.run.done.eq(1), self.read.enable.eq(0)]
+                    m.next = "IDLE"
+
+    def _move_on(self, m, s, advance, ended) -> None:
+        """To the next slice and, with the last one of a tile, to the next tile."""
+        headers = self.headers
+        with m.If(s.taken & s.in_header):
+            m.d.sync += headers.plane.eq(headers.plane + 1)
+            with m.If(s.header_ends):
+                m.d.sync += [s.in_header.eq(0), headers.plane.eq(0)]
+        with m.If(s.taken & ~s.in_header):
+            m.d.sync += [s.k.eq(s.k + 1), s.position.eq(s.position + 1)]
+            with m.If(s.turn):
+                advance()
+                m.d.sync += s.position.eq(0)
+            with m.If(s.last):
+                m.d.sync += [s.k.eq(0), s.in_header.eq(1), ended.eq(1)]
+                with m.If(s.final_tile):
+                    m.d.sync += s.running.eq(0)
+        with m.If(ended):
+            m.d.sync += [s.tiles.eq(s.tiles - 1), s.final_tile.eq(s.tiles == 2)]

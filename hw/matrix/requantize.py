@@ -7,20 +7,23 @@ from amaranth.lib.wiring import In, Out
 from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig
 
-from ..lib.saturate import _bound, saturate
+from ..lib.saturate import limit, saturate
 
 
 class Requantizer(wiring.Component):
-    """``result = clamp(round_half_even(dot * 2**scale) + bias)``, `golden.arith.requantize`.
+    """``result = saturate(round_half_even(dot * 2**scale) + bias)``, `golden.arith.requantize`.
+
+    Takes a value each cycle; its result comes `latency` cycles later.
 
     Ports
     -----
-    dot: signed ``acc_bits``, with ``valid``
-    scale: signed, the exponents of row, activations and instruction added up
-    bias: int32
-    result: int32, with ``result_valid``
-
-    Latency: `latency` cycles; takes a value each cycle.
+    valid (in, 1): High when there is a value to take.
+    dot (in, signed acc_bits): A dot product.
+    scale (in, signed 10): Sum of the exponents of its row, of the activations and of the
+        instruction.
+    bias (in, signed 32): Layer bias, in units of the result.
+    result_valid (out, 1): High when ``result`` is one.
+    result (out, signed 32): Fixed point with RESULT_FRAC fraction bits.
     """
 
     latency = 7
@@ -111,7 +114,7 @@ class Requantizer(wiring.Component):
                 leaves.eq(((small[:top] ^ sign.replicate(top)) & reach).any()),
                 minus.eq(sign),
             ]
-        scaled = Mux(leaves, _bound(minus, GUARD_BITS), shifted.as_unsigned()).as_signed()
+        scaled = Mux(leaves, limit(minus, GUARD_BITS), shifted.as_unsigned()).as_signed()
 
         # 7: saturate, add the layer bias.
         with m.If(valid[6]):

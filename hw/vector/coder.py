@@ -20,19 +20,27 @@ LARGEST = CODE_FRAC + EXPONENTS
 
 
 class VectorCoder(wiring.Component):
-    """Finds the leading one of a magnitude, and the code that is nearest.
+    """Finds the leading one of a magnitude, and the RF8 code that is nearest; `latency` cycles
+    later.
 
     Two cycles move the leading one to the top; what falls below the bits that rounding looks at is
     kept as one bit. The third rounds.
 
+    Parameters
+    ----------
+    span: exponents that the machine keeps; what lies below becomes code 0
+
     Ports
     -----
-    magnitude, negative: of an integer with CODE_FRAC fraction bits
-    some: it is not zero
-    place: of its first one
-    code: its RF8 code
-    carry: it is rounded to the next power of two, were exponents without limit
-    significand, power: minus the code's value is their product, with CODE_FRAC fraction bits
+    magnitude (in, 32): Of an integer with CODE_FRAC fraction bits.
+    negative (in, 1): High when the integer is below zero.
+    some (out, 1): High when it is not zero.
+    place (out, 5): Number of the bit of its leading one.
+    code (out, 8): Its RF8 code at bias 0.
+    carry (out, 1): High when rounding carries it to the next power of two, were exponents without
+        limit.
+    significand (out, signed 6), power (out, 18): Their product is minus the code's value, with
+        CODE_FRAC fraction bits.
     """
 
     latency = 3

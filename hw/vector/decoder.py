@@ -57,9 +57,14 @@ CONTROL = data.StructLayout(
 def token(config: AccelConfig) -> data.StructLayout:
     """What goes with a word through the lanes.
 
-    ``step``: a product is made; ``second``: it is added to the one before; ``valid``: it gives
-    results; ``first``, ``last``: of its segment; ``index``: its place there; ``mask``: the lanes
-    that count.
+    Fields
+    ------
+    step (1): High when the lanes make a product of this word.
+    second (1): High when the product is added to the one before (ROTATE).
+    valid (1): High when the word gives results.
+    first (1), last (1): High for the first and the last word of a segment.
+    index (log2(scratch_words)): The word's place in its segment.
+    mask (results_per_word): A bit for each lane: high when its element is one of the segment's.
     """
     return data.StructLayout(
         {
@@ -90,7 +95,13 @@ def place_bits(config: AccelConfig) -> int:
 
 
 class VectorDecoder(wiring.Component):
-    """``control`` of ``operands``, a cycle later."""
+    """Decodes a VECTOR instruction once for all parts of the vector unit.
+
+    Ports
+    -----
+    operands (in, struct): A legal VECTOR instruction.
+    control (out, struct): What it asks of the parts, `CONTROL`; a cycle later, ``bound`` two.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config

@@ -19,14 +19,20 @@ SPACING = 8
 
 
 class Left(data.Struct):
-    """What is known of a segment when the reader is done with it."""
+    """What is known of a segment when the reader is done with it.
+
+    Fields
+    ------
+    registers (struct): Its registers.
+    count (16): Its elements.
+    """
 
     registers: REGISTERS
     count: 16
 
 
 class VectorFinish(wiring.Component):
-    """Goes through the segments as their sums come in.
+    """The end of each segment: goes through them as their sums come in.
 
     What is computed must be done when the next segment's sums come. Something short takes less than
     `SPACING`; a header alone is written, at the latest, when the next segment's words are, and its
@@ -34,13 +40,22 @@ class VectorFinish(wiring.Component):
 
     Ports
     -----
-    start, operands, control: of the instruction
-    leave, before, count: the reader is done with a segment: its registers and its elements
-    end, sum, peak, top: of `VectorReduce`
-    pending: no segment may leave the reader yet
-    header, exponent, taken: of `VectorWriter`
-    column, segment: whose registers are written: ``top`` with ``end``, ``registers`` with ``set``
-    done: all segments are
+    start (in, 1): Pulses when an instruction starts.
+    operands (in, struct): The instruction.
+    control (in, struct): The same, decoded.
+    leave (in, 1): Pulses when the reader is done with a segment.
+    before (in, struct): That segment's registers, in the cycle after ``leave``.
+    count (in, 16): Its elements, in the cycle after ``leave``.
+    end (in, 1): Pulses when ``sum``, ``peak`` and ``top`` are those of a whole segment.
+    sum (in, signed 56), peak (in, 32), top (in, signed 32): Of `VectorReduce`.
+    pending (out, 1): High: no segment may leave the reader yet.
+    header (out, 1): High: the segment's header is to be written.
+    exponent (out, signed 8): What the header holds.
+    taken (in, 1): Pulses when the header is being written.
+    column (out, log2(cols)), segment (out, 4): Whose registers are written.
+    registers (out, struct): What they become, with ``set``; `top` is written with ``end``.
+    set (out, 1): Pulses to write them.
+    done (out, 1): Pulses when all segments are finished.
     """
 
     def __init__(self, config: AccelConfig):

@@ -29,15 +29,23 @@ class VectorReader(wiring.Component):
 
     Ports
     -----
-    start, operands, control, position: control follows two cycles after the start
-    pending: no segment may end yet
-    busy: registers are being written, so that none can be read
-    load: column and segment are those whose registers are wanted, with the column's ``place``
-    take: two cycles later
-    leave: the last word of the segment is being read, which has ``count`` elements
-    read_enable, read_address: to the scratchpad; ``token`` with them, of a word's first operand
-        or, of ROTATE, of each first of two
-    bank: the column of the word read two cycles before
+    start (in, 1): Pulses when an instruction starts.
+    operands (in, struct): The instruction.
+    control (in, struct): The same, decoded; from two cycles after ``start`` on.
+    position (in, 24): Position of the token in column 0.
+    pending (in, 1): High: no segment may end yet.
+    busy (in, 1): High while registers are being written, so that none can be read.
+    column (out, log2(cols)), segment (out, 4): The segment that is being read.
+    place (out, 25): Position of the column.
+    load (out, 1): Pulses when the registers of column and segment are wanted.
+    take (out, 1): Pulses two cycles after ``load``.
+    leave (out, 1): Pulses with the read of a segment's last word.
+    count (out, 16): Elements of the column's segments.
+    read_enable (out, 1): High to read a word of the scratchpad.
+    read_address (out, log2(scratch_words)): The word.
+    token (out, struct): What goes with the word: that of its first operand or, of ROTATE, of the
+        first of each two.
+    bank (out, log2(cols)): Column of the word that was read two cycles before.
     """
 
     def __init__(self, config: AccelConfig):

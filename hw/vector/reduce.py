@@ -13,20 +13,24 @@ from .decoder import place_bits, token
 
 
 def reduce_latency(config: AccelConfig) -> int:
-    """Cycles from results to where they count."""
+    """Cycles from results to the cycle in which their sums are there."""
     return 2 + exact_log2(config.results_per_word)
 
 
 class VectorReduce(wiring.Component):
-    """Reduces the results of all lanes, a word each cycle.
+    """Reduces the results of all lanes to sum, peak and top, a word each cycle; `reduce_latency`
+    cycles later.
 
     Ports
     -----
-    token, y: results, 0 and of no account where the token's mask is
-    end: sum, peak, top are those of a whole segment, and ``where`` the place of the first element
-        that is the top; they stay until the next one's first results
-
-    Latency: `reduce_latency`.
+    token (in, struct): What goes with the word of results on ``y``.
+    y (in, signed 56, for each lane): Results; zero, and of no account, where the token's mask is.
+    end (out, 1): Pulses when the outputs below are those of a whole segment; they stay until the
+        next one's first results.
+    sum (out, signed 56): The sum.
+    peak (out, 32): The largest magnitude.
+    top (out, signed 32): The largest.
+    where (out, place_bits): The place of the first element that is as large.
     """
 
     def __init__(self, config: AccelConfig):

@@ -9,15 +9,16 @@ from golden.isa import SEGMENTS
 
 
 class SegmentCounter(wiring.Component):
-    """Goes through columns and, within each, segments.
+    """Goes through the columns of a VECTOR instruction and, within each, its segments.
 
     Ports
     -----
-    start, step: to the first; on
-    columns, segments: of the instruction, there with the start
-    column, segment: where it is
-    turn: the segment is the column's last
-    end: ... and the column the instruction's
+    start (in, 1): Pulses to go to the first segment.
+    step (in, 1): Pulses to go to the next.
+    columns (in, 8), segments (in, 8): Of the instruction; constant from ``start`` on.
+    column (out, log2(cols)), segment (out, 4): Where it is.
+    turn (out, 1): High when the segment is the column's last.
+    end (out, 1): High when it is the instruction's last.
     """
 
     def __init__(self, config: AccelConfig):

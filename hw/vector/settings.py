@@ -17,12 +17,17 @@ class VectorSettings(wiring.Component):
 
     Ports
     -----
-    operands, control: of the instruction
-    take: ``registers``, ``top`` and ``place``, the position of the column, are those of the next
-        segment
-    taken: the registers that were taken last
-    hand: two cycles later the lanes need base of ``settings``, and a cycle later the others
-    """
+    operands (in, struct): The instruction.
+    control (in, struct): The same, decoded.
+    registers (in, struct): The next segment's registers, with ``take``.
+    top (in, signed 32): Its `top`, with ``take``.
+    place (in, 25): Position of its column, with ``take``.
+    take (in, 1): Pulses when these three are there.
+    hand (in, 1): Pulses for a segment's first word: two cycles later the lanes need ``base`` of
+        ``settings``, and a cycle later the others.
+    taken (out, struct): The registers that were taken last.
+    settings (out, struct): What the lanes need to know of a segment,
+    `hw.vector.lane.lane.SETTINGS`."""
 
     def __init__(self):
         super().__init__(

@@ -57,12 +57,14 @@ def _rows() -> list[tuple[int, int]]:
 
 
 class VectorTables(wiring.Component):
-    """The tables for ``ports`` lanes. In block RAM, each two of them share a copy.
+    """The tables of functions for ``ports`` lanes, in block RAM: each two ports share a copy.
 
     Ports
     -----
-    address: the index, and above it the table, or 3 for the short ones
-    low, step: of the entry, `LATENCY` cycles later; those of EXP2 need ``extra`` above them
+    address (in, 13, for each lane): The index and, in the upper two bits, the table: that of an
+        activation function, or 3 for the short ones.
+    entry (out, struct, for each lane): Value and difference to the next, `LATENCY` cycles later.
+    extra (out, struct, for each lane): Their upper bits in EXP2, likewise.
     """
 
     def __init__(self, ports: int):

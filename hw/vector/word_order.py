@@ -14,17 +14,21 @@ class WordOrder(wiring.Component):
     """Counts through the words of a segment; those of ROTATE in pairs.
 
     Elements ``k`` apart belong together. Where they lie in different words, these are a power of
-    two of words apart, ``far``. If they are to be ``paired``, they follow each other.
+    two of words apart. If they are ``paired``, they follow each other.
 
     Ports
     -----
-    operands, rotate: of the instruction; paired: constant
-    prepare: begin to find out what follows from them; ``ready`` afterwards
-    start: to the first word
-    step: to the next
-    word, partner: the indices of a word and the one that it is turned with
-    repeated: ``word`` modulo ``immediate``
-    apart: pairs are of different words, and follow each other
+    operands (in, struct): The instruction.
+    rotate (in, 1): High for ROTATE.
+    paired (in, 1): High when words that belong together are to follow each other; constant.
+    prepare (in, 1): Pulses to begin to find out what follows from the instruction.
+    ready (out, 1): High when that is done.
+    start (in, 1): Pulses to go to the first word.
+    step (in, 1): Pulses to go to the next.
+    word (out, log2(scratch_words)): Index of a word.
+    partner (out, log2(scratch_words)): Index of the word that it is turned with.
+    repeated (out, log2(scratch_words)): ``word`` modulo ``immediate``.
+    apart (out, 1): High when pairs are of different words, and follow each other.
     """
 
     def __init__(self, config: AccelConfig):

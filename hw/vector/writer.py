@@ -13,18 +13,26 @@ from .segment_counter import SegmentCounter
 
 
 class VectorWriter(wiring.Component):
-    """Collects mantissas or codes to words; writes a word a cycle, or the header of a segment.
+    """Collects results to words; writes a word a cycle, or the header of a segment. A word is
+    written two cycles after its last results came.
 
     Ports
     -----
-    start, operands, control: of the instruction
-    token, y: results
-    end, top, where: of the sums
-    header, exponent: write the header of the segment whose sums came last; ``taken``: it is being
-        written. It waits for a cycle without another word.
-    write_enable, write_address, write_data: to the scratchpad
-
-    Latency: 2 cycles from results to their write.
+    start (in, 1): Pulses when an instruction starts.
+    operands (in, struct): The instruction.
+    control (in, struct): The same, decoded.
+    token (in, struct): What goes with the word of results on ``y``.
+    y (in, signed 32, for each lane): Results.
+    header (in, 1): High: write the header of the segment whose sums came last, as soon as no other
+        word is written.
+    exponent (in, signed 8): What the header holds: the segment's exponent.
+    end (in, 1): Pulses when ``top`` and ``where`` are those of a whole segment.
+    top (in, signed 32): Its largest result.
+    where (in, place_bits): The place of that in the segment.
+    taken (out, 1): Pulses when the header is being written.
+    write_enable (out, cols): A bit for each bank: high to write.
+    write_address (out, log2(scratch_words)): The word to write.
+    write_data (out, 8 * bus_bytes): What to write.
     """
 
     def __init__(self, config: AccelConfig):

@@ -29,20 +29,24 @@ SETTINGS = data.StructLayout(
 
 
 class VectorLane(wiring.Component):
-    """``y`` of `golden.vector`: the argument of a table or its like, operands, product, shift, sum,
-    saturation.
+    """One lane of the vector unit: ``y`` of `golden.vector` for an element each cycle, `latency`
+    cycles later. The argument of a table or its like, operands, product, shift, sum, saturation.
+
+    A value's name in the code ends with how many cycles it is behind a and b.
 
     Ports
     -----
-    a, b: elements; ``b`` of the next word where there is none
-    control: constant from the cycle of a and b on, until y
-    settings: base in the cycle after a and b; the others one cycle later, until the fifth after a
-    address, entry, extra: of `VectorTables`, three cycles after a and b, and the cycle after that
-    step, second: `product_at` cycles after a and b, of `VectorMultiplier`
-    keep: `latency` - 1 cycles after a and b: y is not to be zero
-    y: `latency` cycles after a and b
-
-    A value's name ends with how many cycles it is behind a and b.
+    a (in, signed 32): An element of the first operand.
+    b (in, signed 32): An element of the second operand; of the next word where there is none.
+    control (in, struct): The instruction, decoded; constant from the cycle of ``a`` on, until
+        ``y``.
+    settings (in, struct): What the registers of the segment come to: ``base`` in the cycle after
+        ``a``, the others one cycle later, until the fifth after it.
+    address (out, 13): For `VectorTables`, three cycles after ``a``.
+    entry (in, struct), extra (in, struct): What the tables have there, four cycles after ``a``.
+    step (in, 1), second (in, 1): For `VectorMultiplier`, `product_at` cycles after ``a``.
+    keep (in, 1): High when ``y`` is not to be zero, `latency` - 1 cycles after ``a``.
+    y (out, signed 56): The result.
     """
 
     product_at = 8

@@ -14,18 +14,21 @@ LOW_BITS = 26
 
 
 class VectorMultiplier(wiring.Component):
-    """``total = x * y``, or that and what is in ``total``, or an entry of a table.
+    """The multiplier of a lane: ``total = x * y``, or that and what is in ``total``, or an entry of
+    a table and a part of the difference to the next.
 
-    Four products of halves, a register, and their sum. With a table, the total has STEP_BITS
-    fraction bits, of which the product's are already rounded, half to even: what is left is to cut
-    them off.
+    Four products of halves, a register, and their sum; `latency` cycles. With a table, the total
+    has STEP_BITS fraction bits, of which the product's are already rounded, half to even: what is
+    left is to cut them off.
 
     Ports
     -----
-    step: a cycle after the operands: there were some
-    second: with ``step``: add the total, of SUM_BITS
-    table, low: with ``step``: add low, of the table
-    total: two cycles after the operands; stays until the next
+    x (in, signed 32), y (in, signed 32): The factors.
+    step (in, 1): High a cycle after there were factors.
+    second (in, 1): High, with ``step``, to add the total so far, of SUM_BITS.
+    table (in, 1): High, with ``step``, for an entry of a table.
+    low (in, signed 26): That entry, with ``step``.
+    total (out, signed 64): The result; it stays until the next.
     """
 
     latency = 2

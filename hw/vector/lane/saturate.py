@@ -15,14 +15,16 @@ VALUE_BITS = GUARD_BITS + 1
 
 
 class VectorSaturate(wiring.Component):
-    """The sum, and its saturation; a cycle each.
+    """The end of a lane: the sum, and its saturation; a cycle each.
 
     Ports
     -----
-    whole, up, over, minus: of `VectorShifter`
-    added: with them
-    high, keep: a cycle later: of SQUARE, what is above y; y is not to be zero
-    y: two cycles later, extended
+    control (in, struct): The instruction, decoded.
+    whole (in, signed 48), up (in, 1), over (in, 1), minus (in, 1): Of `VectorShifter`.
+    added (in, signed 33): What is added, with them.
+    high (in, 24): A cycle later: of SQUARE, the bits above 32.
+    keep (in, 1): A cycle later: high when ``y`` is not to be zero.
+    y (out, signed 56): The result, extended; `latency` cycles after ``whole``.
     """
 
     latency = 2

@@ -24,19 +24,22 @@ FACTOR_BITS = 18
 
 
 class VectorShifter(wiring.Component):
-    """``value * 2**(LEFT_BITS - right)``, as `golden.vector.scaled` but for its last additions.
+    """The shifter of a lane: ``value * 2**(LEFT_BITS - right)``, as `golden.vector.scaled` but for
+    its last additions; `latency` cycles.
 
     A value with zeros behind it is moved right only: by multiples of 16, then by the rest, a cycle
     each. In the third, what is left out is looked at.
 
     Ports
     -----
-    value: signed
-    right: 0 to MOST, a cycle before the value
-    wrap: constant: where LEFT_BITS is moved right, the low bits, without saturation
-    cut: constant: what falls below is of no account
-    whole, up: the result is their sum
-    over, minus: or, with ``over``, it saturates, below zero with ``minus``
+    value (in, signed 64): What to shift.
+    right (in, 7): How far, 0 to MOST; a cycle before ``value``.
+    wrap (in, 1): High to take the low bits without saturation, where ``right`` is LEFT_BITS;
+        constant.
+    cut (in, 1): High when what falls below is of no account; constant.
+    whole (out, signed 48), up (out, 1): The result is their sum.
+    over (out, 1): High when the result saturates instead,
+    minus (out, 1): below zero when this is high.
     """
 
     latency = 3

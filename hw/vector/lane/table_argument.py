@@ -17,18 +17,21 @@ SINE_FIRST = TURN_BITS - 2 - SINE.index_bits - SINE.step_bits
 
 
 class TableArgument(wiring.Component):
-    """Splits what an element means to a table into entry and the place behind it.
+    """Splits what an element means to a table into an index and the fraction behind it.
 
     Ports
     -----
-    a, control: the element
-    base: the argument is a - and in EXP2 -a - more than this
-    magnitude: of a, one cycle later, unless there is a base
-    address: two cycles later: of `VectorTables`
-    whole: three cycles later: how far EXP2 shifts right in the end, else 0
-    beyond: ... the table has ended, and all is zero
-    rest: four cycles later: STEP_BITS fraction bits of the way to the next entry; may be all of it
-    """
+    control (in, struct): The instruction, decoded.
+    a (in, signed 32): The element.
+    base (in, signed 33): What is added to the element, or in EXP2 to minus the element; it is 0
+        where the argument is a magnitude.
+    magnitude (out, 32): Of ``a``, one cycle later, where ``base`` is 0.
+    address (out, 13): For `VectorTables`, two cycles after ``a``.
+    whole (out, 5): How far EXP2 shifts its result right, else 0; three cycles after ``a``.
+    beyond (out, 1): High when the argument lies beyond the table, and all is zero; three cycles
+        after ``a``.
+    rest (out, STEP_BITS + 1): Interpolation fraction in [0, 1], both ends included; four cycles
+        after ``a``."""
 
     def __init__(self):
         super().__init__(

@@ -19,15 +19,22 @@ INVERSE_STEPS = 41
 
 
 class ScalarDivider(wiring.Component):
-    """MEAN, ROOT and RECIPROCAL of `golden.isa.After`.
+    """Quotients and square roots, one bit a cycle: MEAN, ROOT and RECIPROCAL of `golden.isa.After`.
 
     Ports
     -----
-    operands: of the instruction
-    start: sum is there; ``amount`` (of ROOT) and ``count`` are until done. The instruction is there
-        a cycle before it, and the divider idle.
-    done: value, dropped (ROOT: bits of the inverse root below it) and size (RECIPROCAL) are there;
-        with ``large``, value is to be saturated, below zero with ``minus``
+    operands (in, struct): The instruction; there a cycle before ``start``.
+    start (in, 1): Pulses, while the divider is idle, when ``sum`` is there.
+    sum (in, signed 56): Sum of the segment.
+    amount (in, signed 7): Of ROOT, the exponent that its values were aligned by; stable until
+        ``done``.
+    count (in, 16): Elements of the segment; stable until ``done``.
+    done (out, 1): Pulses when the outputs below are there.
+    value (out, signed 32): The quotient, the inverse root or the inverse.
+    large (out, 1): High when ``value`` is to be saturated instead,
+    minus (out, 1): below zero when this is high.
+    dropped (out, 5): Of ROOT, bits of the inverse root below ``value``.
+    size (out, 6): Of RECIPROCAL, as `golden.layers.reciprocal` gives it.
     """
 
     def __init__(self):

@@ -18,23 +18,33 @@ INVERSE_BITS = 24
 
 
 class ScalarSteps(wiring.Component):
-    """One register takes the dividend and the square in turn and gives its bits away at the top,
-    while those of the quotient come in below; one subtraction finds a bit of either.
+    """The registers of divisions and roots, and what a cycle does to them.
 
-    Each control is a signal of its own, so that a bit of a register needs one table.
+    One register takes the dividend and the square in turn and gives its bits away at the top, while
+    those of the quotient come in below; one subtraction finds a bit of either. Each control is a
+    signal of its own, so that a bit of a register needs one look-up table.
 
     Ports
     -----
-    clear, load, shift: `bits` becomes 0, or takes ``first`` of all - it must be 0 - or else
-        ``epsilon`` and ``carry`` on, or moves up by a place, for a new bit of the quotient
-    trial, root: the divisor comes off the rest and the next bit where it fits; of a square root,
-        four times the divisor and one
-    extra: the next bit is 1
-    clear_rest, seed_rest, move_rest: the rest becomes 0, or 2**(INVERSE_BITS - 2) if it was 0, or
-        takes the next bit without a trial
-    set_divisor, new_divisor; push_divisor, pushed: the divisor; a bit goes below it
-    bits: what is left of the dividend, and the quotient
-    one, difference: the new bit of the quotient; rest and next bit less divisor
+    clear (in, 1): High: ``bits`` becomes 0.
+    load (in, 1): High, with ``first``: ``bits``, which must be 0, becomes ``sum``; without:
+        ``epsilon`` and ``carry`` are added to it.
+    first (in, 1): See ``load``.
+    sum (in, 56), epsilon (in, SQUARE_BITS), carry (in, 1): What ``load`` takes.
+    shift (in, 1): High: ``bits`` moves up by a place, and a new bit of the quotient comes in below.
+    trial (in, 1): High: the divisor comes off the rest and its next bit, where it fits.
+    root (in, 1): High: it is a square root's trial, of four times the divisor and one.
+    extra (in, 1): High: the next bit of the rest is 1, whatever ``bits`` says.
+    clear_rest (in, 1): High: the rest becomes 0.
+    seed_rest (in, 1): High: the rest, which must be 0, becomes 2**(INVERSE_BITS - 2).
+    move_rest (in, 1): High: the rest takes its next bit without a trial.
+    set_divisor (in, 1): High: the divisor becomes ``new_divisor``.
+    new_divisor (in, ROOT_BITS): See ``set_divisor``.
+    push_divisor (in, 1): High: ``pushed`` becomes the divisor's lowest bit, above it the others.
+    pushed (in, 1): See ``push_divisor``.
+    bits (out, SQUARE_BITS): What is left of the dividend, above the quotient so far.
+    one (out, 1): The new bit of the quotient.
+    difference (out, signed REST_BITS + 1): The rest and its next bit, less the divisor.
     """
 
     def __init__(self):

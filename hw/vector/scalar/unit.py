@@ -20,16 +20,21 @@ LONG = (After.MEAN, After.ROOT, After.RECIPROCAL)
 
 
 class ScalarUnit(wiring.Component):
-    """The registers of a segment, before and after an instruction's `golden.isa.After`.
+    """What a VECTOR instruction computes at the end of a segment: the segment's registers, before
+    and after `golden.isa.After`.
+
+    6 cycles from ``start`` to ``done``; MEAN, RECIPROCAL and ROOT take as long as `ScalarDivider`.
 
     Ports
     -----
-    operands: of the instruction
-    load: ``before`` and ``count``, the elements, are those of the segment
-    start: ``sum``, ``peak`` and ``top`` are
-    registers: as they were, with ``done`` as they are then
-
-    Latency: 6 cycles from start to done; MEAN 62, RECIPROCAL up to 60, ROOT 172.
+    operands (in, struct): The instruction.
+    load (in, 1): High: ``before`` and ``count`` are those of the segment.
+    before (in, struct): Its registers so far.
+    count (in, 16): Its elements.
+    start (in, 1): Pulses when ``sum``, ``peak`` and ``top`` are there.
+    sum (in, signed 56), peak (in, 32), top (in, signed 32): Of `VectorReduce`.
+    registers (out, struct): Old values; the updated ones while ``done`` pulses.
+    done (out, 1): Pulses when the instruction's work is done.
     """
 
     def __init__(self, config: AccelConfig):
