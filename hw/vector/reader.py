@@ -79,7 +79,6 @@ class VectorReader(wiring.Component):
         m.submodules.walk = walk = SegmentCounter(self.config)
         m.submodules.turn = turn = WordOrder(self.config)
         phase = Signal(2)
-        issue = Signal()
         last = Signal()
         end = Signal()
         hold = Signal()
@@ -101,38 +100,7 @@ class VectorReader(wiring.Component):
         left = Signal(16)
         gap = Signal(GAP_BITS)
         rest = Signal(lanes)
-        with m.FSM():
-            with m.State("IDLE"), m.If(self.start):
-                m.next = "BEGIN"
-            with m.State("BEGIN"):  # control is there in the next cycle
-                m.d.comb += turn.prepare.eq(1)
-                m.next = "PREPARE"
-            with m.State("PREPARE"), m.If(turn.ready):
-                m.next = "LOAD"
-            with m.State("LOAD"):
-                m.d.comb += [self.load.eq(~self.busy), turn.start.eq(1)]
-                with m.If(self.load):
-                    m.next = "WAIT"
-            with m.State("WAIT"):
-                m.next = "TAKE"
-            with m.State("TAKE"):
-                m.d.comb += self.take.eq(1)
-                m.d.sync += [
-                    last.eq(words == 1),
-                    hold.eq(words == Mux(turn.apart, 2, 1)),
-                    left.eq(words),
-                    gap.eq(words - (self.count >> lanes)),
-                    rest.eq(self.count),
-                    phase.eq(0),
-                ]
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += issue.eq(~(self.pending & hold & (phase == 0)))
-                with m.If(end):
-                    m.next = "LOAD"
-                    with m.If(walk.end):
-                        m.next = "IDLE"
-
+        issue = self._walk(m, walk, turn, phase, left, gap, rest, last, hold, end, words)
         final_phase = phase == Mux(c.rotate, 3, c.two)
         m.d.comb += [
             turn.step.eq(issue & final_phase),
@@ -164,6 +132,44 @@ class VectorReader(wiring.Component):
             here = rest >= lane + 1 if lane + 1 < 1 << lanes else 0  # else the word is full
             m.d.sync += self.token.mask[lane].eq(full | (partly & here))
         return m
+
+    def _walk(self, m, walk, turn, phase, left, gap, rest, last, hold, end, words):
+        """Segment after segment: its registers, then its words. Gives the signal that is high when
+        a word is read."""
+        issue = Signal()
+        lanes = exact_log2(self.config.results_per_word)
+        with m.FSM():
+            with m.State("IDLE"), m.If(self.start):
+                m.next = "BEGIN"
+            with m.State("BEGIN"):  # control is there in the next cycle
+                m.d.comb += turn.prepare.eq(1)
+                m.next = "PREPARE"
+            with m.State("PREPARE"), m.If(turn.ready):
+                m.next = "LOAD"
+            with m.State("LOAD"):
+                m.d.comb += [self.load.eq(~self.busy), turn.start.eq(1)]
+                with m.If(self.load):
+                    m.next = "WAIT"
+            with m.State("WAIT"):
+                m.next = "TAKE"
+            with m.State("TAKE"):
+                m.d.comb += self.take.eq(1)
+                m.d.sync += [
+                    last.eq(words == 1),
+                    hold.eq(words == Mux(turn.apart, 2, 1)),
+                    left.eq(words),
+                    gap.eq(words - (self.count >> lanes)),
+                    rest.eq(self.count),
+                    phase.eq(0),
+                ]
+                m.next = "RUN"
+            with m.State("RUN"):
+                m.d.comb += issue.eq(~(self.pending & hold & (phase == 0)))
+                with m.If(end):
+                    m.next = "LOAD"
+                    with m.If(walk.end):
+                        m.next = "IDLE"
+        return issue
 
     def _words(self, m, platform, column):
         """The number of words, which follows from the last column; the elements of this one."""

@@ -129,6 +129,11 @@ class ScalarDivider(wiring.Component):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"
 
+        self._round(m, platform, s, up)
+        return m
+
+    def _round(self, m, platform, s, up) -> None:
+        """The value, rounded, with its sign; and whether it is too large."""
         low = Cat(s.bits[:RESULT_BITS], Const(0, 1)).as_signed()
         zero = Const(0, RESULT_BITS + 1)
         value = add_subtract(m, platform, "round", zero, low, subtract=self.minus, carry=up)
@@ -138,7 +143,6 @@ class ScalarDivider(wiring.Component):
             self.value.eq(value),
             self.large.eq(long | (~self.minus & value[RESULT_BITS - 1])),
         ]
-        return m
 
     def _root(self, m, s, left, half, inexact, extra, rooting):
         """The square root of a mean square, and its inverse."""

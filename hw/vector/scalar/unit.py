@@ -71,43 +71,8 @@ class ScalarUnit(wiring.Component):
         with m.If(self.load):
             m.d.sync += [r.eq(self.before), divider.count.eq(self.count)]
 
-        # Of the short ones: a number, its bounds, and what follows from it. Of top, more than ten
-        # bits saturate anyway.
-        mantissa = self.config.act_bits - 1
         low = o.immediate[:8].as_signed()
-        value = Signal(signed(8))
-        offset = Signal(signed(9))
-        total = Signal(signed(11))
-        least = Signal(signed(8))
-        top = Signal(signed(10))
-        with m.If(self.start):
-            m.d.sync += top.eq(saturate(self.top, 10))
-        # The instruction is there long before: all but the number itself are registers. A length is
-        # the place of the first bit and one; where there is none, minus one and one. What the carry
-        # of a code adds goes into the adder's lowest bit.
-        by_top = Signal()
-        number = Signal(signed(10))
-        length = Cat(coder.place, Const(0, 1)) | (~coder.some).replicate(len(coder.place) + 1)
-        m.d.comb += number.eq(Mux(by_top, top, length.as_signed()))
-        m.d.sync += [by_top.eq(after[After.LIFT] | after[After.AMOUNT]), least.eq(-AMOUNT_MAX)]
-        with m.If(after[After.ALIGN]):
-            m.d.sync += [offset.eq(2 - NORM_BITS), least.eq(-8)]
-        with m.Elif(after[After.QUANTIZE]):
-            m.d.sync += [offset.eq(1 - mantissa), least.eq(0)]
-        with m.Elif(after[After.LIFT]):
-            m.d.sync += offset.eq(-mantissa)
-        with m.Elif(after[After.CODE]):
-            m.d.sync += offset.eq(1 - EXPONENTS)
-        with m.Else():  # AMOUNT
-            m.d.sync += offset.eq(low)
-        carry = after[After.CODE] & coder.carry
-        m.d.sync += total.eq((Cat(1, number).as_signed() + Cat(carry, offset).as_signed()) >> 1)
-        bounded = Mux(total < least, least, Mux(total >= AMOUNT_MAX, AMOUNT_MAX, total[:8]))
-        nothing = Signal()
-        m.d.sync += [
-            nothing.eq(after[After.CODE] & ~coder.some),
-            value.eq(Mux(nothing, 0, bounded)),
-        ]
+        value = self._short(m, after, coder, low)
         amount = Mux(after[After.AMOUNT], value, Mux(after[After.CODE], CODE_FRAC, 0) - value)
         less = Mux(after[After.LIFT], r.size, Mux(after[After.CODE], RESULT_FRAC, low))
         with_exponent = Cat(after[k] for k in (After.QUANTIZE, After.LIFT, After.CODE)).any()
@@ -142,3 +107,42 @@ class ScalarUnit(wiring.Component):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"
         return m
+
+    def _short(self, m, after, coder, low):
+        """Of what takes no division: a number, its bounds, and the value that follows from it. Of
+        top, more than ten bits saturate anyway."""
+        mantissa = self.config.act_bits - 1
+        value = Signal(signed(8))
+        offset = Signal(signed(9))
+        total = Signal(signed(11))
+        least = Signal(signed(8))
+        top = Signal(signed(10))
+        with m.If(self.start):
+            m.d.sync += top.eq(saturate(self.top, 10))
+        # The instruction is there long before: all but the number itself are registers. A length is
+        # the place of the first bit and one; where there is none, minus one and one. What the carry
+        # of a code adds goes into the adder's lowest bit.
+        by_top = Signal()
+        number = Signal(signed(10))
+        length = Cat(coder.place, Const(0, 1)) | (~coder.some).replicate(len(coder.place) + 1)
+        m.d.comb += number.eq(Mux(by_top, top, length.as_signed()))
+        m.d.sync += [by_top.eq(after[After.LIFT] | after[After.AMOUNT]), least.eq(-AMOUNT_MAX)]
+        with m.If(after[After.ALIGN]):
+            m.d.sync += [offset.eq(2 - NORM_BITS), least.eq(-8)]
+        with m.Elif(after[After.QUANTIZE]):
+            m.d.sync += [offset.eq(1 - mantissa), least.eq(0)]
+        with m.Elif(after[After.LIFT]):
+            m.d.sync += offset.eq(-mantissa)
+        with m.Elif(after[After.CODE]):
+            m.d.sync += offset.eq(1 - EXPONENTS)
+        with m.Else():  # AMOUNT
+            m.d.sync += offset.eq(low)
+        carry = after[After.CODE] & coder.carry
+        m.d.sync += total.eq((Cat(1, number).as_signed() + Cat(carry, offset).as_signed()) >> 1)
+        bounded = Mux(total < least, least, Mux(total >= AMOUNT_MAX, AMOUNT_MAX, total[:8]))
+        nothing = Signal()
+        m.d.sync += [
+            nothing.eq(after[After.CODE] & ~coder.some),
+            value.eq(Mux(nothing, 0, bounded)),
+        ]
+        return value
