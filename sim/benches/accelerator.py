@@ -19,7 +19,7 @@ from cocotbext.axi import (
 
 from golden import isa
 from golden.config import AccelConfig
-from golden.format import is_valid
+from golden.format import in_span
 from golden.isa import After, ErrorCode, Flag, Function, Instruction, Opcode, Output
 from golden.machine import Machine, RunResult
 from golden.registers import COUNTERS
@@ -48,8 +48,7 @@ class Author:
     def __init__(self, rng: np.random.Generator, config: AccelConfig, memory: np.ndarray):
         self.rng, self.config, self.memory = rng, config, memory
         codes = np.arange(256, dtype=np.uint8)
-        in_span = (codes >> 3 & 15) >= 16 - config.span
-        self.codes = codes[is_valid(codes) & (in_span | (codes == 0))]
+        self.codes = codes[in_span(codes, config.span)]
         self.free = WEIGHTS
         self.position, self.tokens = 0, [0] * config.cols
         # What the scratchpad holds in the end goes behind all the rest.
