@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from golden import isa
 from golden.arith import Int64
-from golden.config import INSTRUCTION_BYTES
+from golden.config import INSTRUCTION_BYTES, RESULT_FRAC
 from golden.isa import ErrorCode
 from golden.machine import Engine, Machine
 from rf8.errors import DataError, UsageError
@@ -168,7 +168,7 @@ class Session:
             Where an id is no token, or there are none or too many of them.
         """
         self.reset()
-        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-16).astype(np.float32)
+        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-RESULT_FRAC).astype(np.float32)
         return logits
 
     def append(self, ids: Sequence[int], *, last_only: bool = False) -> Int64:
