@@ -28,12 +28,7 @@ SINE_BITS = 18
 EPSILON_BITS = 21
 """ROOT: the low bits of `immediate` are epsilon's mantissa, the top eight its exponent of two."""
 
-ACTIVATIONS: dict[int, layers.Activation] = {
-    Function.GELU: "gelu",
-    Function.GELU_TANH: "gelu_tanh",
-    Function.SILU: "silu",
-    Function.RELU: "relu",
-}
+_ACTIVATIONS = {known.function: name for name, known in layers.ACTIVATIONS.items()}
 
 
 @dataclass
@@ -183,7 +178,7 @@ def _compute(
         case Function.RESIDUE:
             y = a - (INTEGERS[code_of(a, config.span)].astype(np.int64) << (CODE_FRAC - 4))
         case _:
-            y = layers.activate(a, ACTIVATIONS[function])
+            y = layers.activate(a, _ACTIVATIONS[function])
     return saturate(y, i.k)
 
 

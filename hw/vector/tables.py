@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from golden.isa import Function
 from golden.layers import EXP_FRAC
 
-from .decoder import TABLES
+from .decoder import CURVES, ROW_BITS, TABLES
 
 INDEX_BITS = 11
 ENTRY = data.StructLayout({"low": signed(18), "step": signed(9)})
@@ -45,7 +45,7 @@ def _packed(low: int, step: int, layout: data.StructLayout) -> int:
 
 def _rows() -> list[tuple[int, int]]:
     rows = []
-    for function in (Function.GELU, Function.GELU_TANH, Function.SILU):
+    for function in CURVES:
         entries = _entries(function)
         assert len(entries) == 1 << INDEX_BITS and TABLES[function].values[-1] == 0
         rows += entries
@@ -61,7 +61,7 @@ class VectorTables(wiring.Component):
 
     Ports
     -----
-    address: the index, and above it the table, or 3 for the short ones
+    address: the index, and above it the number of the table in CURVES, or the next for short ones
     low, step: of the entry, `LATENCY` cycles later; those of EXP2 need ``extra`` above them
     """
 
@@ -69,7 +69,7 @@ class VectorTables(wiring.Component):
         self.ports = ports
         super().__init__(
             {
-                "address": In(INDEX_BITS + 2).array(ports),
+                "address": In(INDEX_BITS + ROW_BITS).array(ports),
                 "entry": Out(ENTRY).array(ports),
                 "extra": Out(EXTRA).array(ports),
             }
