@@ -7,7 +7,7 @@ of instructions is, and everything that stops the machine.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,10 +18,10 @@ from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import MAX_SIGNIFICAND, AccelConfig
 from golden.format import INTEGERS
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.positions import resolve
 from golden.stream import Bytes, Tiles, stream_beats, unpack_tiles
 from golden.vector import Registers
 
-_LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
 _INDEXED = int(Flag.INDEX | Flag.TOKEN)
 Engine = Literal["numpy", "torch"]
 
@@ -108,7 +108,7 @@ class Machine:
         self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
         self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
         self.registers = Registers.cleared(config)
-        self._position, self._tokens = 0, np.zeros(config.cols, np.int64)
+        self._position, self._tokens = 0, [0] * config.cols
         self._kept: dict[Instruction, Tiles] = {}
         self._decoded: dict[int, Instruction] = {}
         # Every partial sum of a dot product is below this, whatever the order of addition.
@@ -124,7 +124,7 @@ class Machine:
         Both are below 2**24.
         """
         self._position = position
-        self._tokens[: len(tokens)] = tokens
+        self._tokens[: len(tokens)] = map(int, tokens)
         result = RunResult()
         for address in self._addresses(program):
             try:
@@ -146,42 +146,25 @@ class Machine:
         return self.memory[address : address + size]
 
     def _step(self, address: int, result: RunResult) -> bool:
-        i = self._instruction(address)
+        legal = self._instruction(address)
         result.instructions += 1
+        resolved = resolve(legal, self._position, self._tokens, self.config)
+        if resolved.far:
+            raise _Stop(ErrorCode.POSITION)
+        i = resolved.instruction
         if i.opcode is Opcode.LOAD:
-            self._load(i)
+            self._load(i, resolved.lane)
         elif i.opcode is Opcode.STORE:
-            self._store(i, result)
+            self._store(i, resolved.lane, result)
         elif i.opcode is Opcode.MATMUL:
             self._matmul(i, result)
         elif i.opcode is Opcode.VECTOR:
-            if i.flags & _LENGTH:
-                self._fit(self._position + i.column, i.count)
             vector.execute(i, self.scratch, self.registers, self._position, self.config)
         return i.opcode is Opcode.HALT
 
-    def _fit(self, length: int, capacity: int) -> None:
-        if length > capacity:
-            raise _Stop(ErrorCode.POSITION)
-
-    def _place(self, i: Instruction) -> tuple[int, int]:
-        """Address of a LOAD or STORE, and the lane that it uses of each beat."""
-        if i.flags & _INDEXED:
-            position = self._position + i.column
-            index = int(self._tokens[i.column]) if i.flags & _TOKEN else position
-            self._fit(index + 1, i.immediate)
-            address = i.address + (index >> i.shift) * i.k * self.config.bus_bytes
-            return address, index & ((1 << i.shift) - 1)
-        return i.address, 0
-
-    def _load(self, i: Instruction) -> None:
-        config, (address, lane) = self.config, self._place(i)
-        count = i.count
-        if i.flags & _LENGTH:
-            length = self._position + i.column + 1
-            self._fit(length, i.count * config.results_per_word)
-            count = isa.vector_words(length, config)
-        beats = self._read(address, count * config.bus_bytes).reshape(count, config.bus_bytes)
+    def _load(self, i: Instruction, lane: int) -> None:
+        config, count = self.config, i.count
+        beats = self._read(i.address, count * config.bus_bytes).reshape(count, config.bus_bytes)
         bank = self.scratch[i.column]
         if not i.flags & _INDEXED:
             bank[i.dst : i.dst + count] = beats
@@ -193,8 +176,8 @@ class Machine:
         words = elements.view(np.uint8).reshape(-1, config.bus_bytes)
         bank[i.dst : i.dst + len(words)] = words
 
-    def _store(self, i: Instruction, result: RunResult) -> None:
-        config, (address, lane) = self.config, self._place(i)
+    def _store(self, i: Instruction, lane: int, result: RunResult) -> None:
+        config, address = self.config, i.address
         size = i.count * config.bus_bytes
         if address + size > self.memory.size:
             raise _Stop(ErrorCode.BUS_WRITE)
@@ -242,13 +225,6 @@ class Machine:
 
     def _matmul(self, i: Instruction, result: RunResult) -> None:
         config = self.config
-        length = self._position + i.column
-        if i.flags & _LENGTH:
-            self._fit(length, i.count * config.rows)
-            i = replace(i, flags=i.flags & ~_LENGTH, count=-(-length // config.rows))
-        if i.flags & _LENGTH_K:
-            self._fit(length, i.k)
-            i = replace(i, flags=i.flags & ~_LENGTH_K, k=length)
         tiles = self._tiles(i)
         blocks = self.scratch[: i.column, i.src : i.src + isa.block_words(i.k, config)]
         exponents = blocks[:, 0, 0].view(np.int8).astype(np.int64)  # [columns]

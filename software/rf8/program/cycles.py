@@ -10,12 +10,13 @@ of what they can be.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Instruction, Opcode, Output
 from golden.layers import EXP_FRAC, INVERSE_FRAC
+from golden.positions import lengths, resolve
 from golden.stream import stream_beats, tile_slices
 from golden.vector import SUM_BITS
 from rf8.program.image import Entry, Program
@@ -73,17 +74,6 @@ def predict(program: Program, entry: Entry, position: int, latency: int) -> list
         machine.run(instruction, cost, position)
         costs.append(cost)
     return costs
-
-
-def _resolved(i: Instruction, position: int, config: AccelConfig) -> Instruction:
-    """With its length, for this position."""
-    length = position + i.column + (i.opcode is Opcode.LOAD)
-    if i.flags & Flag.LENGTH and i.opcode is not Opcode.VECTOR:
-        unit = config.rows if i.opcode is Opcode.MATMUL else config.results_per_word
-        i = replace(i, count=-(-length // unit))
-    if i.flags & Flag.LENGTH_K and i.opcode is Opcode.MATMUL:
-        i = replace(i, k=length)
-    return i
 
 
 class _Reads:
@@ -193,7 +183,10 @@ class _Machine:
         self.loads: deque[int] = deque(maxlen=LOADS_AHEAD)  # the same, of the latest
 
     def run(self, raw: Instruction, cost: Cost, position: int) -> None:
-        i = _resolved(raw, position, self.config)
+        # Which tokens they are is not known: as if their numbers were those of the positions.
+        tokens = range(position, position + self.config.cols)
+        resolved = resolve(raw, position, tokens, self.config)
+        i = resolved.instruction
         if not self._follows(raw):
             # The instruction before takes as long as its results or data do.
             end = max(self.now, self.results, self.loaded)
@@ -204,7 +197,7 @@ class _Machine:
             self.now = end
         self.last = cost
         begin = self.now
-        there = self._fetch(i, position)
+        there = self._fetch(i, resolved.index)
         start = max(begin, there)
         cost.wait("memory", max(0, min(start, self.fenced) - begin))
         cost.wait("fetch", start - max(begin, min(start, self.fenced)))
@@ -238,7 +231,7 @@ class _Machine:
         end = i.src + isa.block_words(i.k, self.config)
         return end <= before.dst or before.dst + words <= i.src
 
-    def _fetch(self, i: Instruction, position: int) -> int:
+    def _fetch(self, i: Instruction, index: int) -> int:
         """When the instruction is there."""
         if self.fence:
             self.fence = False
@@ -250,7 +243,7 @@ class _Machine:
         elif i.opcode is Opcode.VECTOR:
             cycles = 8 + 3 * (i.segments - 1).bit_length()
         elif i.flags & _INDEXED:
-            cycles = 6 + (position + i.column >> i.shift).bit_length()
+            cycles = 6 + index.bit_length()
         dispatched = self.fetched + self.slot + cycles
         if len(self.places) == self.config.queue:
             dispatched = max(dispatched, self.places.popleft() + 1)
@@ -343,7 +336,7 @@ class _Machine:
 
 def _vector(i: Instruction, position: int, config: AccelConfig) -> int:
     """Cycles from the start of a VECTOR to its end."""
-    length = position + i.column if i.flags & Flag.LENGTH else i.count
+    length = int(lengths(i, position)[-1])
     rotate = i.function == Function.ROTATE
     reads = 4 if rotate else 1 + (i.function in READS_OTHER)
     words = isa.vector_words(length, config)
