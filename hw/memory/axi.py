@@ -156,7 +156,11 @@ class ReadMaster(wiring.Component):
     data, error: the beat, and whether the memory flagged it
     stop: start no more bursts
     idle: no burst is on its way
+
+    Latency: a request's address is on the bus `latency` cycles later.
     """
+
+    latency = 1
 
     def __init__(self, config: AccelConfig):
         self.config = config

@@ -23,17 +23,19 @@ from rf8.program.image import Entry, Program
 
 _INDEXED = Flag.INDEX | Flag.TOKEN
 
-# Cycles between events in the hardware, counted there and confirmed by the tests of this module.
+# Cycles between events in the hardware; the tests of this module hold them against its parts.
+_QUEUE = 2  # through the queue of instructions
 _REQUEST = 3  # from a stream's descriptor, or the start of a LOAD, to its first request
-_SLICE = 3  # from a beat to its slice: `hw.memory.weight_fetch.WeightFetch.latency`
+_DECODED = 3  # from a beat of a LOAD with lanes to the element it becomes
+_SLICE = 3  # from a beat to its slice
 _MATMUL_START = 4  # from a start to the first slice
 _WRITTEN = 12  # from the last row that leaves the array until all is written
 _ERRORS = 5  # from the last slice until the next MATMUL is looked at
-_SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.vector.scalar.unit.ScalarUnit`
-_SPACING = 8  # `hw.vector.finish.SPACING`
-PROGRAM_AHEAD = 16  # `hw.control.host_registers.prefetch.SLOTS`
-LOADS_AHEAD = 8  # `hw.memory.load.Loader.most`
-STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.memory.store.BUFFER_*`
+_SHORT, _MEAN, _ROOT = 6, 61, 171  # from a segment's sums to its registers
+_SPACING = 8  # between segments at whose ends something short is computed
+PROGRAM_AHEAD = 16  # instructions that are read ahead
+LOADS_AHEAD = 8  # LOADs on their way
+STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # in the buffer of STORE
 _LANES = 19  # of the vector unit, from a word's address to its results
 
 
@@ -237,14 +239,7 @@ class _Machine:
             self.fence = False
             self.fenced = self.answered + 1
             self.fetched = max(self.fetched, self.now, self.fenced)
-        cycles = 4
-        if i.opcode is Opcode.MATMUL:
-            cycles = 8 + i.count.bit_length()
-        elif i.opcode is Opcode.VECTOR:
-            cycles = 8 + 3 * (i.segments - 1).bit_length()
-        elif i.flags & _INDEXED:
-            cycles = 6 + index.bit_length()
-        dispatched = self.fetched + self.slot + cycles
+        dispatched = self.fetched + self.slot + _check(i, index)
         if len(self.places) == self.config.queue:
             dispatched = max(dispatched, self.places.popleft() + 1)
         self.fetched = dispatched + (i.opcode is Opcode.MATMUL)
@@ -253,7 +248,7 @@ class _Machine:
         if self.used >= self.burst:
             self.used -= self.burst
             self.reads.request(self.fetched, self.burst)
-        there = dispatched + 2
+        there = dispatched + _QUEUE
         self.places.append(max(self.now, there))
         if i.opcode is Opcode.MATMUL:
             beats = stream_beats(i, self.config)
@@ -284,7 +279,7 @@ class _Machine:
                     wait = max(0, self.drained - last) + gaps
                     cost.wait("drain", wait)
                     last += wait
-                self.drained = last + 4 + bins * rows + (4 if bins > 1 else 0)
+                self.drained = last + _drain(config)
             at = last + 1
         self.results = self.drained + _WRITTEN
         return at - 1 + _ERRORS
@@ -303,7 +298,7 @@ class _Machine:
                 pass
             arrived = reads.request(max(request, reads.asked + 1), size)
             reads.asked = max(request, reads.asked + 1)
-            self.loaded = arrived + size + 1 + (3 if lanes else 0)
+            self.loaded = arrived + size + 1 + (_DECODED if lanes else 0)
             request += 1
         self.loads.append(self.loaded)
         cost.beats = i.count
@@ -332,6 +327,21 @@ class _Machine:
         # What is more than the buffer holds has to wait for the bus.
         late = self.sent - STORE_WORDS if words > STORE_WORDS else 0
         return max(read + words + 1, late)
+
+
+def _check(i: Instruction, index: int) -> int:
+    """Cycles in which an instruction is checked; ``index``: of `golden.positions.Resolved`."""
+    if i.opcode is Opcode.MATMUL:
+        return 8 + i.count.bit_length()
+    if i.opcode is Opcode.VECTOR:
+        return 8 + 3 * (i.segments - 1).bit_length()
+    return 6 + index.bit_length() if i.flags & _INDEXED else 4
+
+
+def _drain(config: AccelConfig) -> int:
+    """Cycles from the last slice of a tile until its last row leaves the array, and the last slice
+    of the next tile may come."""
+    return 4 + config.bins * config.rows + (4 if config.bins > 1 else 0)
 
 
 def _vector(i: Instruction, position: int, config: AccelConfig) -> int:
