@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from golden.config import RESULT_BITS, AccelConfig
 from golden.format import in_span
+from golden.interface import RunResult
 from golden.isa import ErrorCode, Flag, Instruction, Opcode, block_words, check, encode_program
-from golden.machine import RunResult, run
+from golden.machine import run
 from golden.stream import pack_tiles
 
 SEED = 8
