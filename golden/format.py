@@ -96,6 +96,16 @@ def is_valid(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(((codes & 7) != 7) & (codes != 0x80))
 
 
+def in_span(codes: NDArray[np.uint8], span: int) -> NDArray[np.bool_]:
+    """Whether each code (uint8, any shape) is one that `encode` can give with ``span``.
+
+    It is valid, and zero or of an exponent field of at least 16 - span.
+    """
+    check_codes(codes, "in_span")
+    check_name(span, SPANS, "in_span", "span")
+    return np.asarray(is_valid(codes) & ((codes == 0) | ((codes >> 3 & 15) >= EXPONENTS - span)))
+
+
 @cache
 def thresholds(rounding: Rounding, fraction_bits: int) -> tuple[int, ...]:
     """Where each mantissa code begins within an octave, for a float with ``fraction_bits`` bits.

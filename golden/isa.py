@@ -28,13 +28,9 @@ j of each row's little-endian int32), then K slices of RF8 codes, one for each i
 tiles of an instruction follow each other without a gap; the next instruction's stream starts on a
 new beat.
 
-Positions. The host sets the position of the token in column 0 before it starts a program; column c
-holds that of ``position + c``. Instructions take lengths and places from it: a program serves every
-token of a sequence. With the flag LENGTH, ``count`` (with LENGTH_K: ``k``) is a capacity, and as
-much is used as positions have been seen: ``position + columns`` by the last column. With INDEX or
-TOKEN, LOAD and STORE go to ``address + (index >> shift) * k * bus_bytes``, where ``index`` is the
-column's position or token and must be below ``immediate``, and use only the lane ``index mod
-2**shift`` of each beat, ``bus_bytes >> shift`` bytes wide.
+Positions. Instructions take lengths and places from the position that the host sets before it
+starts a program, and from tokens (`golden.positions`): one program serves every token of a
+sequence. Of a LOAD or STORE with INDEX or TOKEN, a lane of a beat is ``bus_bytes >> shift`` bytes.
 
 Errors. A stopped machine tells the error and the instruction; what the instruction had written by
 then is not defined. That the memory refused a STORE shows late: instructions after it, up to the

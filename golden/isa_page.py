@@ -6,7 +6,7 @@ import enum
 from collections.abc import Sequence
 from pathlib import Path
 
-from golden import isa
+from golden import isa, positions
 from golden.config import INSTRUCTION_BYTES
 from golden.registers import COUNTERS, REGISTERS, counter_offset
 
@@ -52,6 +52,10 @@ use, must be zero.
 {opcodes}
 
 Flags: {flags}
+
+## Positions
+
+{positions}
 
 ## Functions of VECTOR
 
@@ -110,9 +114,10 @@ def page() -> str:
         )
     }
     flags = "; ".join(f"{flag.value} {flag.name}: {_attribute_doc(flag)}" for flag in isa.Flag)
-    assert isa.__doc__ is not None
+    assert isa.__doc__ is not None and positions.__doc__ is not None
     return PAGE.format(
         prose=_markdown(isa.__doc__.split("\n", 1)[1]),
+        positions=_markdown(positions.__doc__.split("\n", 1)[1]),
         bits=8 * INSTRUCTION_BYTES,
         fields=_table(("field", "first bit", "bits", ""), fields),
         opcodes=_table(("code", "name", "fields", "meaning"), opcodes),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from golden.arith import EXACT_FLOAT64, Int64, saturate, shift_round_half_even
 from golden.config import RESULT_BITS, RESULT_FRAC
 from golden.format import INTEGERS, row_bias
-
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+from golden.isa import Function
 
 NORM_BITS = 20
 """Bits of a value in LayerNorm and RMSNorm, sign included: wide enough that small values beside one
@@ -187,34 +186,62 @@ EXP2 = make_table(lambda u: 2.0**-u, end=1.0, index_bits=9, arg_bits=RESULT_FRAC
 """2**-u for u in [0, 1), u with 16 fraction bits."""
 
 
-def _rest(gate: Callable[[float], float], end: int) -> Table:
-    # x * gate(x) - relu(x) is even where gate(x) + gate(-x) = 1: it is -|x| * gate(-|x|).
-    return make_table(
-        lambda a: -a * gate(-a),
-        end=end,
-        index_bits=11,
-        arg_bits=RESULT_FRAC + end.bit_length() - 1,
-        frac=RESULT_FRAC,
-    )
+@dataclass(frozen=True)
+class Activation:
+    """An activation function ``x * gate(x)``, where ``gate(x) + gate(-x) = 1``.
+
+    ``function``: the VECTOR function that computes it. ``end``: a power of two; for magnitudes from
+    it on the function is ReLU to less than 2**-17. 0 for ReLU itself. ``configs``: its names in the
+    configs of GPT-2 models of transformers.
+    """
+
+    function: Function
+    gate: Callable[[float], float]
+    end: int
+    configs: tuple[str, ...] = ()
+
+    def __call__(self, x: float) -> float:
+        """Its value in floating point."""
+        return x * self.gate(x)
+
+    @cached_property
+    def rest(self) -> Table:
+        """What is between the function and ReLU, on the magnitude of x up to ``end``."""
+        # x * gate(x) - relu(x) is even: it is -|x| * gate(-|x|).
+        return make_table(
+            lambda a: -a * self.gate(-a),
+            end=self.end,
+            index_bits=11,
+            arg_bits=RESULT_FRAC + self.end.bit_length() - 1,
+            frac=RESULT_FRAC,
+        )
 
 
-RESTS = {
-    "gelu": _rest(lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), 8),
-    "gelu_tanh": _rest(
-        lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), 8
+ACTIVATIONS = {
+    "gelu": Activation(
+        Function.GELU, lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), 8, configs=("gelu",)
     ),
-    "silu": _rest(lambda x: 1 / (1 + math.exp(-x)), 16),
+    "gelu_tanh": Activation(
+        Function.GELU_TANH,
+        lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        8,
+        configs=("gelu_new", "gelu_pytorch_tanh"),
+    ),
+    "silu": Activation(Function.SILU, lambda x: 1 / (1 + math.exp(-x)), 16),
+    "relu": Activation(Function.RELU, lambda x: float(x > 0), 0, configs=("relu",)),
 }
-"""What is between an activation function and ReLU, on the magnitude of x. It is 0 from the table's
-end on: below 2**-17."""
+"""Name -> activation function: all that the project knows. Machine, compiler and loaders follow."""
+
+RESTS = {name: known.rest for name, known in ACTIVATIONS.items() if known.end}
+"""Tables of what is between an activation function and ReLU."""
 
 
-def activate(x: Int64, kind: Activation) -> Int64:
-    """GELU (exact or tanh form), SiLU or ReLU of Q16 values."""
-    relu = np.maximum(x, 0)
-    if kind == "relu":
+def activate(x: Int64, name: str) -> Int64:
+    """The activation function of `ACTIVATIONS` of Q16 values."""
+    known, relu = ACTIVATIONS[name], np.maximum(x, 0)
+    if not known.end:
         return relu
-    table = RESTS[kind]
+    table = known.rest
     last = np.int64(1) << np.int64(table.index_bits + table.step_bits)
     return relu + table(np.minimum(np.abs(x), last))
 

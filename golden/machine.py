@@ -7,8 +7,8 @@ of instructions is, and everything that stops the machine.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,30 +17,18 @@ from golden import isa, vector
 from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import MAX_SIGNIFICAND, AccelConfig
 from golden.format import INTEGERS
+from golden.interface import RunResult
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.positions import resolve
 from golden.stream import Bytes, Tiles, stream_beats, unpack_tiles
 from golden.vector import Registers
 
-_LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
 _INDEXED = int(Flag.INDEX | Flag.TOKEN)
 Engine = Literal["numpy", "torch"]
 
 
-@dataclass
-class RunResult:
-    """How a run ended, and what it moved.
-
-    ``error_address`` is the address of the instruction that stopped the machine, 0 without error.
-    The counts are in bus beats, and weight slices as the hardware counts them.
-    """
-
-    error: ErrorCode = ErrorCode.NONE
-    error_address: int = 0
-    instructions: int = 0
-    read_weights: int = 0
-    written: int = 0
-    slices: int = 0
-    column_slices: int = 0
+COUNTED = ("read_weights", "written", "slices", "column_slices", "instructions")
+"""What this machine counts: counters of the hardware, and ``instructions`` that were begun."""
 
 
 class _Stop(Exception):
@@ -86,8 +74,8 @@ class _Torch:
 
 
 @dataclass
-class Machine:
-    """One accelerator with its external memory.
+class GoldenMachine:
+    """One accelerator with its external memory: a `golden.interface.Machine`.
 
     Parameters
     ----------
@@ -108,7 +96,8 @@ class Machine:
         self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
         self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
         self.registers = Registers.cleared(config)
-        self._position, self._tokens = 0, np.zeros(config.cols, np.int64)
+        self._position, self._tokens = 0, [0] * config.cols
+        self._counters: dict[str, int] = {}
         self._kept: dict[Instruction, Tiles] = {}
         self._decoded: dict[int, Instruction] = {}
         # Every partial sum of a dot product is below this, whatever the order of addition.
@@ -117,23 +106,29 @@ class Machine:
             raise OverflowError(f"config {config.name!r}: sums are not exact in float64")
 
     def run(self, program: int, position: int = 0, tokens: Sequence[int] = ()) -> RunResult:
-        """Run from address ``program`` until HALT or an error. Never raises for what a program
-        does: that is in the result.
-
-        ``position``: of the token in column 0; ``tokens``: of the columns, as far as it matters.
-        Both are below 2**24.
-        """
+        """As of `golden.interface.Machine`; ``counters`` has `COUNTED`."""
         self._position = position
-        self._tokens[: len(tokens)] = tokens
-        result = RunResult()
+        self._tokens[: len(tokens)] = map(int, tokens)
+        self._counters = dict.fromkeys(COUNTED, 0)
         for address in self._addresses(program):
             try:
-                if self._step(address, result):
-                    return result
+                if self._step(address):
+                    return RunResult(counters=self._counters)
             except _Stop as stop:
-                result.error, result.error_address = stop.code, address
-                return result
+                return RunResult(stop.code, address, self._counters)
         raise AssertionError("unreachable")
+
+    def written_at(self, address: int) -> None:
+        """There is no clock."""
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
 
     def _addresses(self, start: int) -> Iterator[int]:
         while True:
@@ -145,43 +140,26 @@ class Machine:
             raise _Stop(ErrorCode.BUS_READ)
         return self.memory[address : address + size]
 
-    def _step(self, address: int, result: RunResult) -> bool:
-        i = self._instruction(address)
-        result.instructions += 1
+    def _step(self, address: int) -> bool:
+        legal = self._instruction(address)
+        self._counters["instructions"] += 1
+        resolved = resolve(legal, self._position, self._tokens, self.config)
+        if resolved.far:
+            raise _Stop(ErrorCode.POSITION)
+        i = resolved.instruction
         if i.opcode is Opcode.LOAD:
-            self._load(i)
+            self._load(i, resolved.lane)
         elif i.opcode is Opcode.STORE:
-            self._store(i, result)
+            self._store(i, resolved.lane)
         elif i.opcode is Opcode.MATMUL:
-            self._matmul(i, result)
+            self._matmul(i)
         elif i.opcode is Opcode.VECTOR:
-            if i.flags & _LENGTH:
-                self._fit(self._position + i.column, i.count)
             vector.execute(i, self.scratch, self.registers, self._position, self.config)
         return i.opcode is Opcode.HALT
 
-    def _fit(self, length: int, capacity: int) -> None:
-        if length > capacity:
-            raise _Stop(ErrorCode.POSITION)
-
-    def _place(self, i: Instruction) -> tuple[int, int]:
-        """Address of a LOAD or STORE, and the lane that it uses of each beat."""
-        if i.flags & _INDEXED:
-            position = self._position + i.column
-            index = int(self._tokens[i.column]) if i.flags & _TOKEN else position
-            self._fit(index + 1, i.immediate)
-            address = i.address + (index >> i.shift) * i.k * self.config.bus_bytes
-            return address, index & ((1 << i.shift) - 1)
-        return i.address, 0
-
-    def _load(self, i: Instruction) -> None:
-        config, (address, lane) = self.config, self._place(i)
-        count = i.count
-        if i.flags & _LENGTH:
-            length = self._position + i.column + 1
-            self._fit(length, i.count * config.results_per_word)
-            count = isa.vector_words(length, config)
-        beats = self._read(address, count * config.bus_bytes).reshape(count, config.bus_bytes)
+    def _load(self, i: Instruction, lane: int) -> None:
+        config, count = self.config, i.count
+        beats = self._read(i.address, count * config.bus_bytes).reshape(count, config.bus_bytes)
         bank = self.scratch[i.column]
         if not i.flags & _INDEXED:
             bank[i.dst : i.dst + count] = beats
@@ -193,14 +171,14 @@ class Machine:
         words = elements.view(np.uint8).reshape(-1, config.bus_bytes)
         bank[i.dst : i.dst + len(words)] = words
 
-    def _store(self, i: Instruction, result: RunResult) -> None:
-        config, (address, lane) = self.config, self._place(i)
+    def _store(self, i: Instruction, lane: int) -> None:
+        config, address = self.config, i.address
         size = i.count * config.bus_bytes
         if address + size > self.memory.size:
             raise _Stop(ErrorCode.BUS_WRITE)
         bank = self.scratch[i.column, i.src : i.src + isa.moved_words(i, config)]
         target = self.memory[address : address + size].reshape(i.count, config.bus_bytes)
-        result.written += i.count
+        self._counters["written"] += i.count
         if i.shift == 0:
             target[:] = bank
             return
@@ -240,15 +218,8 @@ class Machine:
             self._kept[i] = tiles
         return tiles
 
-    def _matmul(self, i: Instruction, result: RunResult) -> None:
+    def _matmul(self, i: Instruction) -> None:
         config = self.config
-        length = self._position + i.column
-        if i.flags & _LENGTH:
-            self._fit(length, i.count * config.rows)
-            i = replace(i, flags=i.flags & ~_LENGTH, count=-(-length // config.rows))
-        if i.flags & _LENGTH_K:
-            self._fit(length, i.k)
-            i = replace(i, flags=i.flags & ~_LENGTH_K, k=length)
         tiles = self._tiles(i)
         blocks = self.scratch[: i.column, i.src : i.src + isa.block_words(i.k, config)]
         exponents = blocks[:, 0, 0].view(np.int8).astype(np.int64)  # [columns]
@@ -260,9 +231,9 @@ class Machine:
         words = np.ascontiguousarray(results.T).view(np.uint8)
         words = words.reshape(i.column, -1, config.bus_bytes)
         self.scratch[: i.column, i.dst : i.dst + words.shape[1]] = words
-        result.read_weights += stream_beats(i, config)
-        result.slices += i.count * i.k
-        result.column_slices += i.count * i.k * i.column
+        self._counters["read_weights"] += stream_beats(i, config)
+        self._counters["slices"] += i.count * i.k
+        self._counters["column_slices"] += i.count * i.k * i.column
 
 
 def run(
@@ -273,4 +244,4 @@ def run(
     tokens: Sequence[int] = (),
 ) -> RunResult:
     """Run the program at address ``program`` on ``memory``, in place, from a cleared machine."""
-    return Machine(memory, config).run(program, position, tokens)
+    return GoldenMachine(memory, config).run(program, position, tokens)

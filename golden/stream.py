@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from golden.arith import Int64
 from golden.config import BIAS_PLANES, AccelConfig
-from golden.format import INTEGERS, is_valid
+from golden.format import INTEGERS, in_span
 from golden.isa import Flag, Instruction
 
 
@@ -61,9 +61,8 @@ def unpack_tiles(stream: Bytes, instruction: Instruction, config: AccelConfig) -
         bias = np.zeros(count * rows, np.int64)
     codes = tiles[:, head:].transpose(0, 2, 1)
     lookup = INTEGERS >> (16 - config.span)
-    broken = ~is_valid(np.arange(256, dtype=np.uint8))
-    below = ((np.arange(256) >> 3 & 15) < 16 - config.span) & (np.arange(256) != 0)
-    if (broken | below)[codes].any():
+    allowed = in_span(np.arange(256, dtype=np.uint8), config.span)
+    if not allowed[codes].all():
         raise ValueError("the weight stream holds bytes that are no codes of this machine")
     weights = lookup.astype(np.float64)[codes].reshape(count * rows, k)
     return Tiles(weights, exponents, bias)

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from golden import layers
+from golden import layers, positions
 from golden.arith import GUARD_BITS, Int64, saturate, shift_round_half_even
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.format import INTEGERS, encode
 from golden.isa import HEADED, READS_OTHER, SEGMENTS, After, Flag, Function, Instruction, Output
 from golden.layers import CODE_FRAC, NORM_BITS, bit_length
 
-_LENGTH, _AMOUNT, _IMMEDIATE = int(Flag.LENGTH), int(Flag.AMOUNT), int(Flag.IMMEDIATE)
+_AMOUNT, _IMMEDIATE = int(Flag.AMOUNT), int(Flag.IMMEDIATE)
 
 SUM_BITS = 56
 AMOUNT_MAX = 63
@@ -28,12 +28,7 @@ SINE_BITS = 18
 EPSILON_BITS = 21
 """ROOT: the low bits of `immediate` are epsilon's mantissa, the top eight its exponent of two."""
 
-ACTIVATIONS: dict[int, layers.Activation] = {
-    Function.GELU: "gelu",
-    Function.GELU_TANH: "gelu_tanh",
-    Function.SILU: "silu",
-    Function.RELU: "relu",
-}
+_ACTIVATIONS = {known.function: name for name, known in layers.ACTIVATIONS.items()}
 
 
 @dataclass
@@ -89,16 +84,13 @@ def execute(
 ) -> None:
     """Run a legal VECTOR instruction on ``scratch`` [cols, words, bus_bytes] and the registers.
 
-    ``position``: of column 0. With LENGTH it must leave room: ``position + columns <= count``.
+    ``position``: of column 0. With LENGTH it must not be far (`golden.positions`).
     """
-    columns, length = i.column, i.count
+    columns, lengths = i.column, positions.lengths(i, position)[:, None]
+    length = int(lengths[-1, 0])
     seen: NDArray[np.bool_] | None = None
-    lengths = np.full((columns, 1), length, np.int64)
-    if i.flags & _LENGTH:
-        length = position + columns
-        lengths = position + 1 + np.arange(columns)[:, None]
-        if columns > 1:
-            seen = (np.arange(length) < lengths)[:, None]
+    if lengths[0, 0] < length:
+        seen = (np.arange(length) < lengths)[:, None]
     words = -(-length // config.results_per_word)
     elements = scratch.view("<i4")
     segments = np.arange(i.segments)[:, None]
@@ -183,7 +175,7 @@ def _compute(
         case Function.RESIDUE:
             y = a - (INTEGERS[code_of(a, config.span)].astype(np.int64) << (CODE_FRAC - 4))
         case _:
-            y = layers.activate(a, ACTIVATIONS[function])
+            y = layers.activate(a, _ACTIVATIONS[function])
     return saturate(y, i.k)
 
 

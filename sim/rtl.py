@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import AccelConfig
+from golden.interface import RunResult
 from golden.isa import ErrorCode
 from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
 from sim.build import Progress, build_library
@@ -41,15 +43,6 @@ class MemoryModel:
             raise ValueError(f"memory bandwidth is {self.bandwidth}, must be 1/1024 to 1")
         if not 0 <= self.stalls <= 0.95:
             raise ValueError(f"memory stalls is {self.stalls}, must be 0 to 0.95")
-
-
-@dataclass(frozen=True)
-class RtlResult:
-    """How a run ended: error and the address of its instruction, and the counters."""
-
-    error: ErrorCode
-    error_address: int
-    counters: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -104,7 +97,7 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 class RtlMachine:
-    """One accelerator in simulation, its memory a NumPy array that it reads and writes in place.
+    """One accelerator in simulation: a `golden.interface.Machine`, all counters included.
 
     Parameters
     ----------
@@ -157,7 +150,7 @@ class RtlMachine:
             self._library.rf8_free(self._machine)
             self._machine = None
 
-    def __enter__(self) -> RtlMachine:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -185,10 +178,10 @@ class RtlMachine:
         tokens: Sequence[int] = (),
         *,
         limit: int = 1 << 40,
-    ) -> RtlResult:
+    ) -> RunResult:
         """Run from address ``program`` until the machine stops, for ``limit`` cycles at most.
 
-        ``position``, ``tokens``: as in `golden.machine.Machine.run`.
+        ``position``, ``tokens``: as of `golden.interface.Machine`.
 
         Raises
         ------
@@ -205,7 +198,7 @@ class RtlMachine:
         if not self._library.rf8_run(self._machine, limit):
             raise SimulationHung(f"no end after {limit} cycles, started at {program:#x}")
         status = self._read("STATUS")
-        return RtlResult(
+        return RunResult(
             ErrorCode(status >> 8 & 255),
             self._read("ERROR_ADDRESS"),
             {name: self._counter(name) for name in COUNTERS},
@@ -213,7 +206,7 @@ class RtlMachine:
 
     def profile(
         self, program: int, position: int = 0, tokens: Sequence[int] = ()
-    ) -> tuple[RtlResult, list[Step]]:
+    ) -> tuple[RunResult, list[Step]]:
         """`run`, and what each instruction took, in the order in which they ran."""
         self._library.rf8_profile(self._machine, 1)
         try:

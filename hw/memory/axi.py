@@ -192,7 +192,8 @@ class Bursts(wiring.Component):
 
 
 class ReadManager(wiring.Component):
-    """Shares the read channel among `READ_CLIENTS`, the first with the highest priority.
+    """Shares the read channel among `READ_CLIENTS`, the first with the highest priority. A request
+    is on the bus `latency` cycles later.
 
     A client must take every beat of its answers at once: there is no way to hold the channel up,
     so no client can block another.
@@ -204,6 +205,8 @@ class ReadManager(wiring.Component):
     idle (out, 1): High when no burst is on its way.
     axi (out, `axi4_read`): The read channels of the bus.
     """
+
+    latency = 1
 
     def __init__(self, config: AccelConfig):
         self.config = config

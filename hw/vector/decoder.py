@@ -1,21 +1,25 @@
 """What a VECTOR instruction asks of its unit's parts, decoded once."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import bits_for, exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
-from golden.layers import EXP2, RESTS, SINE
+from golden.layers import ACTIVATIONS, EXP2, SINE
 
 from ..lib.instruction import OPERANDS, holds
 from .coder import at_least
 
+CURVES = [known.function for known in ACTIVATIONS.values() if known.end]
+"""The activation functions that look up a table: all but ReLU."""
+
 TABLES = {
-    Function.GELU: RESTS["gelu"],
-    Function.GELU_TANH: RESTS["gelu_tanh"],
-    Function.SILU: RESTS["silu"],
+    **{known.function: known.rest for known in ACTIVATIONS.values() if known.end},
     Function.EXP2: EXP2,
     Function.SINE: SINE,
 }
@@ -25,15 +29,18 @@ STEP_BITS = max(table.step_bits for table in TABLES.values())
 """With as many fraction bits the difference of two entries is multiplied: shorter ones have zeros
 below."""
 
+ROW_BITS = bits_for(len(CURVES))
+"""Parts of the tables have such a number: one for each of CURVES, then one for the short tables."""
+
 LEFT_BITS = 34
 """A value is shifted left by as many bits at most: beyond, what is not zero saturates anyway."""
 
 CONTROL = data.StructLayout(
     {
         **{function.name.lower(): 1 for function in Function},
-        "activation": 1,  # GELU, GELU_TANH or SILU
+        "activation": 1,  # one of CURVES
         "table": 1,  # one of TABLES
-        "row": 2,  # which part of the tables: an activation's, or 3
+        "row": ROW_BITS,  # which part of the tables: of an activation function, or the last
         "two": 1,  # two words are read for each
         "adds_a": 1,  # after the shift
         "times": 2,  # what is multiplied with: the constant, b, a, or what tables or codes say
@@ -124,7 +131,11 @@ class VectorDecoder(wiring.Component):
             )
 
         wrap = among([Function.SQUARE, Function.ANGLE])
-        acts = [Function.GELU, Function.GELU_TANH, Function.SILU]
+        acts = [known.function for known in ACTIVATIONS.values()]
+        curve = Cat(
+            reduce(or_, (o.function == f for n, f in enumerate(CURVES) if n >> bit & 1))
+            for bit in range(ROW_BITS)
+        )
         times = [
             [],
             [Function.MULTIPLY, Function.ROTATE],
@@ -142,13 +153,11 @@ class VectorDecoder(wiring.Component):
         m.d.sync += too_few.eq(Cat(~at_least(o.k[:6], n + 2) for n in range(RESULT_BITS - 1)))
         m.d.sync += [
             *(c[f.name.lower()].eq(function == f) for f in Function),
-            c.activation.eq(among(acts)),
+            c.activation.eq(among(CURVES)),
             c.table.eq(among(TABLES)),
-            c.row.eq(
-                Mux(among(acts), Cat(o.function == acts[1], o.function == acts[2]), 3),
-            ),
+            c.row.eq(Mux(among(CURVES), curve, len(CURVES))),
             c.two.eq(among(READS_OTHER)),
-            c.adds_a.eq(among([*acts, Function.RELU, Function.RESIDUE])),
+            c.adds_a.eq(among([*acts, Function.RESIDUE])),
             c.times.eq(number(times)),
             c.wrap.eq(wrap),
             c.scaled.eq(

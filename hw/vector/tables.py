@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 from golden.isa import Function
 from golden.layers import EXP_FRAC
 
-from .decoder import TABLES
+from .decoder import CURVES, ROW_BITS, TABLES
 
 INDEX_BITS = 11
 ENTRY = data.StructLayout({"low": signed(18), "step": signed(9)})
@@ -45,7 +45,7 @@ def _packed(low: int, step: int, layout: data.StructLayout) -> int:
 
 def _rows() -> list[tuple[int, int]]:
     rows = []
-    for function in (Function.GELU, Function.GELU_TANH, Function.SILU):
+    for function in CURVES:
         entries = _entries(function)
         assert len(entries) == 1 << INDEX_BITS and TABLES[function].values[-1] == 0
         rows += entries
@@ -61,8 +61,8 @@ class VectorTables(wiring.Component):
 
     Ports
     -----
-    address (in, 13, for each lane): The index and, in the upper two bits, the table: that of an
-        activation function, or 3 for the short ones.
+    address (in, 13, for each lane): The index and, in the upper two bits, the number of the table
+        in CURVES, or the next one for the short tables.
     entry (out, struct, for each lane): Value and difference to the next, `LATENCY` cycles later.
     extra (out, struct, for each lane): Their upper bits in EXP2, likewise.
     """
@@ -71,7 +71,7 @@ class VectorTables(wiring.Component):
         self.ports = ports
         super().__init__(
             {
-                "address": In(INDEX_BITS + 2).array(ports),
+                "address": In(INDEX_BITS + ROW_BITS).array(ports),
                 "entry": Out(ENTRY).array(ports),
                 "extra": Out(EXTRA).array(ports),
             }

@@ -19,9 +19,10 @@ from cocotbext.axi import (
 
 from golden import isa
 from golden.config import AccelConfig
-from golden.format import is_valid
+from golden.format import in_span
+from golden.interface import RunResult
 from golden.isa import After, ErrorCode, Flag, Function, Instruction, Opcode, Output
-from golden.machine import Machine, RunResult
+from golden.machine import GoldenMachine
 from golden.registers import COUNTERS
 from golden.stream import stream_beats
 from hw.control.prefetch import buffer_beats
@@ -48,8 +49,7 @@ class Author:
     def __init__(self, rng: np.random.Generator, config: AccelConfig, memory: np.ndarray):
         self.rng, self.config, self.memory = rng, config, memory
         codes = np.arange(256, dtype=np.uint8)
-        in_span = (codes >> 3 & 15) >= 16 - config.span
-        self.codes = codes[is_valid(codes) & (in_span | (codes == 0))]
+        self.codes = codes[in_span(codes, config.span)]
         self.free = WEIGHTS
         self.position, self.tokens = 0, [0] * config.cols
         # What the scratchpad holds in the end goes behind all the rest.
@@ -301,7 +301,7 @@ class Bench:
         self.run, self.dut, self.config = run, run.dut, config
         self.memory = Memory(MEMORY, run.rng)
         self.author = Author(run.rng, self.config, self.memory.bytes)
-        self.golden = Machine(self.memory.bytes.copy(), self.config)
+        self.golden = GoldenMachine(self.memory.bytes.copy(), self.config)
 
     async def start(self, pace: float = 0, longest: int = 8, *, interleaved: bool = False) -> None:
         run, dut = self.run, self.dut
@@ -383,9 +383,9 @@ class Bench:
         got = {name: await self.host.counter(name) for name in COUNTERS}
         config, check = self.config, self.run.check
         for name in ("read_weights", "written", "slices", "column_slices"):
-            check(got[name], getattr(want, name), f"counter {name}")
+            check(got[name], want.counters[name], f"counter {name}")
         slot = config.slot_bytes
-        size = want.instructions * slot
+        size = want.counters["instructions"] * slot
         data = self.memory.bytes[program : program + size].tobytes()
         loaded = 0
         for at in range(0, size, slot):

@@ -8,6 +8,7 @@ import numpy as np
 from golden import isa
 from golden.config import AccelConfig
 from golden.isa import After, Flag, Function, Instruction, Opcode, Output
+from golden.positions import resolve
 from golden.stream import stream_beats
 
 
@@ -32,26 +33,13 @@ def fate(data: bytes, position: int, tokens: list[int], config: AccelConfig) -> 
         isa.check(i, config)
     except isa.IllegalInstruction:
         return Fate(illegal=True)
-    lane = 0
-    reached = position + i.column + (i.opcode in (Opcode.LOAD, Opcode.STORE))
-    unit = {Opcode.MATMUL: config.rows, Opcode.LOAD: config.results_per_word}.get(i.opcode, 1)
-    if i.flags & Flag.LENGTH and reached > i.count * unit:
+    resolved = resolve(i, position, tokens, config)
+    if resolved.far:
         return Fate(far=True)
-    if i.flags & Flag.LENGTH and i.opcode is not Opcode.VECTOR:
-        i = replace(i, count=-(-reached // unit))
-    if i.flags & Flag.LENGTH_K and i.opcode is Opcode.MATMUL:
-        if reached > i.k:
-            return Fate(far=True)
-        i = replace(i, k=reached)
-    if i.opcode in (Opcode.LOAD, Opcode.STORE) and i.flags & (Flag.INDEX | Flag.TOKEN):
-        index = tokens[i.column] if i.flags & Flag.TOKEN else position + i.column
-        if index >= i.immediate:
-            return Fate(far=True)
-        lane = index % (1 << i.shift)
-        address = i.address + index // (1 << i.shift) * i.k * config.bus_bytes
-        i = replace(i, address=address % (1 << 32))
+    i = resolved.instruction
+    i = replace(i, address=i.address % (1 << 32))
     beats = stream_beats(i, config) if i.opcode is Opcode.MATMUL else 0
-    return Fate(instruction=i, lane=lane, beats=beats)
+    return Fate(instruction=i, lane=resolved.lane, beats=beats)
 
 
 def last_address(i: Instruction, position: int, tokens: list[int], config: AccelConfig) -> int:

@@ -62,6 +62,13 @@ def test_every_code_has_the_value_of_the_definition() -> None:
     assert [int(16 * step) for step in reference.STEPS[:7]] == list(rf8.SIGNIFICANDS)
 
 
+@pytest.mark.parametrize("span", rf8.SPANS)
+def test_codes_in_a_span_are_those_that_encode_keeps(span: int) -> None:
+    for code in range(256):
+        kept = rf8.is_valid(ALL_CODES)[code] and rf8.encode(rf8.VALUES[code], span=span) == code
+        assert rf8.in_span(ALL_CODES, span)[code] == kept, hex(code)
+
+
 def test_codes_of_one_sign_are_ordered_by_magnitude() -> None:
     positive = rf8.VALUES[VALID[VALID < 0x80]]
     assert (np.diff(positive) > 0).all()
@@ -484,6 +491,10 @@ ERRORS: list[tuple[Callable[[], object], str]] = [
     (
         lambda: rf8.is_valid([1, 2]),  # type: ignore[arg-type]
         "is_valid: codes are list; give a uint8 array",
+    ),
+    (
+        lambda: rf8.in_span(ALL_CODES, 9),
+        "in_span: span=9 is unknown; use one of 16, 12, 10, 8",
     ),
     (
         lambda: rf8.encode(1.0, 128),

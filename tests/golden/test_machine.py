@@ -9,7 +9,7 @@ from golden import isa
 from golden.config import CONFIGS
 from golden.format import INTEGERS, is_valid
 from golden.isa import ErrorCode, Flag, Instruction, Opcode
-from golden.machine import Machine, run
+from golden.machine import GoldenMachine, run
 from golden.stream import pack_tiles, unpack_tiles
 
 SEED = 7
@@ -78,10 +78,10 @@ def test_matrix_product_against_rationals(changes, with_bias, engine):
         )  # fmt: skip
     program.append(Instruction(opcode=Opcode.HALT))
     put(memory, 0, isa.encode_program(program, config))
-    result = Machine(memory, config, engine).run(0)
+    result = GoldenMachine(memory, config, engine).run(0)
 
-    assert result.error is ErrorCode.NONE and result.instructions == len(program)
-    assert result.read_weights * config.bus_bytes == stream.size
+    assert result.error is ErrorCode.NONE and result.counters["instructions"] == len(program)
+    assert result.counters["read_weights"] * config.bus_bytes == stream.size
     for column in range(config.cols):
         found = memory[0x4000 + column * 0x400 :][: 4 * n].view("<i4")
         for row in range(n):
@@ -156,7 +156,7 @@ def test_kept_weights_are_only_those_of_constant_memory():
     load = Instruction(opcode=Opcode.LOAD, address=3072, count=2)
     put(memory, 0, isa.encode_program([load, product, store, HALT], TINY))
     put(memory, 3072, block([1], 0, TINY))
-    machine = Machine(memory, TINY)
+    machine = GoldenMachine(memory, TINY)
     machine.run(0)
     assert memory[2048:2052].view("<i4")[0] == 0
     memory[1028] = 1 << 3  # W = 32 from now on
@@ -174,7 +174,7 @@ def machine_with(*instructions):
     """A machine with a program at 0 and nothing else."""
     memory = np.zeros(0x2000, np.uint8)
     put(memory, 0, isa.encode_program([*instructions, HALT], WIDE))
-    return Machine(memory, WIDE)
+    return GoldenMachine(memory, WIDE)
 
 
 def lane(flags, **fields):
@@ -236,7 +236,7 @@ def test_store_at_a_position(shift, address, columns, data):
     machine.scratch[1, 1:7] = elements.view(np.uint8).reshape(6, 16)
     before = machine.memory.copy()
     result = machine.run(0, position=21)
-    assert (result.error, result.written) == (ErrorCode.NONE, 6)
+    assert (result.error, result.counters["written"]) == (ErrorCode.NONE, 6)
     beats = machine.memory[address : address + 6 * 16].reshape(6, 16)
     if data is None:
         assert (beats == machine.scratch[1, 1:7]).all()

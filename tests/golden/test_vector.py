@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from golden import isa, layers
+from golden.arith import requantize
 from golden.attention import KVCache, attention
 from golden.config import CONFIGS, RESULT_FRAC
+from golden.format import INTEGERS
 from golden.isa import After, Flag, Function, IllegalInstruction, Instruction, Opcode, Output
 from golden.layers import QUERY_FRAC, block_quantize
 from golden.vector import Registers, execute
@@ -202,8 +204,8 @@ def test_softmax_shares_are_those_of_layers():
     unit.run(Function.SHIFT, width, after=After.QUANTIZE, immediate=QUERY_FRAC)
     unit.run(Function.SHIFT, width, 0, 10, output=Output.BLOCK, flags=Flag.AMOUNT, k=16)
     query, exponent = unit.get(11, width, "<i2")[0], int(unit.get(10, 1, "i1")[0, 0])
-    keys = layers.INTEGERS[copy.keys[:, 0]].sum(axis=1).astype(np.int64)
-    scores = layers.requantize(keys @ query, exponent + copy.key_bias[:, 0].astype(np.int64) + 12)
+    keys = INTEGERS[copy.keys[:, 0]].sum(axis=1).astype(np.int64)
+    scores = requantize(keys @ query, exponent + copy.key_bias[:, 0].astype(np.int64) + 12)
     unit.put(20, scores)
     unit.put(30, copy.value_bias[:, 0])
     length = {"flags": Flag.LENGTH}
@@ -213,8 +215,8 @@ def test_softmax_shares_are_those_of_layers():
     flags = Flag.LENGTH | Flag.AMOUNT
     unit.run(Function.SHIFT_EACH, 16, 20, 40, other=30, output=Output.BLOCK, k=16, flags=flags)
     share, exponent = unit.get(41, before, "<i2")[0], int(unit.get(40, 1, "i1")[0, 0])
-    values = layers.INTEGERS[copy.values[:, 0]].astype(np.int64)
-    unit.put(60, layers.requantize(share @ values, exponent + 12))
+    values = INTEGERS[copy.values[:, 0]].astype(np.int64)
+    unit.put(60, requantize(share @ values, exponent + 12))
     unit.run(Function.SCALE, width, 60, 60, shift=-layers.INVERSE_FRAC)
     assert (unit.get(60, width) == expected[0]).all()
 

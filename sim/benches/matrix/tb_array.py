@@ -9,7 +9,7 @@ import numpy as np
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from golden.config import AccelConfig, get_config
-from golden.format import INTEGERS, is_valid
+from golden.format import INTEGERS, in_span
 from hw.matrix.combine import Combiner
 from sim.benches.aligned import Aligned
 from sim.benches.harness import Run, bench_test, signed
@@ -60,8 +60,7 @@ class Result:
 
 
 def refused(codes: np.ndarray, config: AccelConfig) -> np.ndarray:
-    below = ((codes >> 3 & 15) < 16 - config.span) & (codes != 0)
-    return ~is_valid(codes.astype(np.uint8)) | below
+    return ~in_span(codes.astype(np.uint8), config.span)
 
 
 def random_tiles(

@@ -7,7 +7,7 @@ import numpy as np
 from cocotb.triggers import RisingEdge
 
 from golden.config import AccelConfig, get_config
-from golden.format import INTEGERS, SPANS, is_valid
+from golden.format import INTEGERS, SPANS, in_span
 from hw.matrix.decode import Decoder, RowControl
 from sim.benches.harness import Run, bench_test
 
@@ -52,10 +52,9 @@ async def every_code(run: Run) -> None:
         run.check(carry, parity & 1, f"carry of code {code}")
         invalid.append(int(dut.invalid.value))
 
-    codes = np.arange(256)
-    lowest = 16 - config.span
-    refused = ~is_valid(codes.astype(np.uint8)) | ((codes >> 3 & 15) < lowest) & (codes != 0)
-    run.check(integers, np.where(refused, 0, INTEGERS >> lowest), "integer")
+    codes = np.arange(256, dtype=np.uint8)
+    refused = ~in_span(codes, config.span)
+    run.check(integers, np.where(refused, 0, INTEGERS >> (16 - config.span)), "integer")
     run.check(invalid, refused, "invalid")
     # Zero has no bin: what its field says is not used.
     used = np.array(bins)[~refused & (codes != 0)]

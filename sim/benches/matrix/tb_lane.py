@@ -18,7 +18,7 @@ from amaranth.lib.wiring import In, Out
 from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
 
 from golden.config import get_config
-from golden.format import INTEGERS, SPANS, is_valid
+from golden.format import INTEGERS, SPANS, in_span, is_valid
 from sim.benches.aligned import Aligned
 from sim.benches.harness import Run, bench_test
 
@@ -102,7 +102,7 @@ class Tile:
         dots = []
         for config in CONFIGS:
             weights = INTEGERS[self.codes].astype(np.int64) >> (16 - config.span)
-            weights[(self.codes >> 3 & 15) < 16 - config.span] = 0
+            weights[~in_span(self.codes.astype(np.uint8), config.span)] = 0
             dots.append((weights.T @ (self.x8 if config.act_bits == 8 else self.x16)).tolist())
         return dots
 

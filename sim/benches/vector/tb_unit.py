@@ -22,6 +22,7 @@ from golden.isa import (
     Output,
 )
 from golden.layers import CODE_FRAC, shared_bias
+from golden.positions import lengths
 from golden.vector import AMOUNT_MAX, SUM_BITS, Registers, _after, code_of, execute, scaled, wrapped
 from hw.memory.scratchpad import Scratchpad
 from hw.vector.coder import VectorCoder
@@ -194,7 +195,7 @@ class Bench:
 
 def bound(i: Instruction, position: int, config: AccelConfig) -> int:
     """Cycles that an instruction may take, from start to done."""
-    length = position + i.column if i.flags & Flag.LENGTH else i.count
+    length = int(lengths(i, position)[-1])
     rotate = i.function == Function.ROTATE
     reads = 4 if rotate else 1 + (i.function in READS_OTHER)
     words = 3 + isa.vector_words(length, config) * reads

@@ -6,16 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from golden.layers import Activation
+from golden.layers import ACTIVATIONS
 from rf8.errors import DataError
 
-ACTIVATIONS: dict[str, Activation] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-"""Names of activation functions in transformers' configs -> in golden.layers."""
+_ACTIVATIONS = {config: name for name, known in ACTIVATIONS.items() for config in known.configs}
+"""Names of activation functions in GPT-2 configs of transformers -> in golden.layers."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,7 @@ class GPT2Spec:
     context: int
     vocab: int
     epsilon: float
-    activation: Activation
+    activation: str
     tied: bool
 
     @property
@@ -265,12 +260,12 @@ def _rotary(config: dict[str, Any], where: str) -> tuple[float, str]:
     return float(theta), str(found.get("rope_type", found.get("type", "default")))
 
 
-def _activation(config: dict[str, Any], where: str) -> Activation:
+def _activation(config: dict[str, Any], where: str) -> str:
     name = config.get("activation_function", "gelu_new")
-    if not isinstance(name, str) or name not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
         raise DataError(f"{where}: activation_function {name!r} is not supported, only {known}")
-    return ACTIVATIONS[name]
+    return _ACTIVATIONS[name]
 
 
 def is_matrix(name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.format import is_valid
+from golden.format import in_span, is_valid
 from rf8.checkpoint.architecture import is_conv1d, is_matrix, read_spec
 from rf8.checkpoint.model import (
     BIAS_SUFFIX,
@@ -171,7 +171,7 @@ def _rf8_tensor(
     invalid = int(codes.size - is_valid(codes).sum())
     if invalid:
         raise DataError(f"{folder}: {name} has {invalid} bytes that are no RF8 codes")
-    below = int(((codes != 0) & ((codes >> 3 & 15) < 16 - span)).sum())
+    below = int(codes.size - in_span(codes, span).sum())
     if below:
         raise DataError(f"{folder}: {name} has {below} codes below its span of {span}")
     return RF8Tensor(codes, bias)

@@ -24,8 +24,7 @@ from rf8.cli import (
 )
 from rf8.cli.common import app
 from rf8.console import notes
-from rf8.errors import DataError, UsageError
-from rf8.runtime.session import MachineStopped, Mismatch
+from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from sim.build import BuildFailed
 from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from golden.config import CONFIGS, get_config
+from golden.config import CONFIGS, RESULT_FRAC, get_config
 from rf8.checkpoint.load import load_model
 from rf8.cli.common import ArgmaxOption, JsonOption, app
 from rf8.cli.models import compiled
@@ -106,7 +106,7 @@ def run(
         if target is not None:
             values = np.concatenate(rows) if rows else session.append(ids)
             with target.open("wb") as handle:
-                np.save(handle, (values * 2.0**-16).astype(np.float32))
+                np.save(handle, (values * 2.0**-RESULT_FRAC).astype(np.float32))
         session.check_memory()
     if as_json:
         result: dict[str, Any] = {"prompt_ids": ids, "ids": new, "text": text.of(new)}

@@ -12,11 +12,12 @@ from rf8.compiler.graphs import graph_of
 from rf8.compiler.ir import (
     Graph,
 )
-from rf8.compiler.layout import Layout, Progress
+from rf8.compiler.layout import Layout
 from rf8.compiler.lower import _Lowering
 from rf8.compiler.passes import optimize
 from rf8.errors import DataError
 from rf8.program.image import Entry, Program
+from rf8.progress import Progress
 
 
 def compile(

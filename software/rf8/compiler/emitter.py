@@ -29,13 +29,6 @@ from rf8.compiler.scratchpad import Scratchpad
 from rf8.compiler.tensors import Cache, Heads, Stream
 from rf8.program.image import Buffer
 
-ACTIVATIONS = {
-    "gelu": Function.GELU,
-    "gelu_tanh": Function.GELU_TANH,
-    "silu": Function.SILU,
-    "relu": Function.RELU,
-}
-
 
 def _strides(src: int, other: int, dst: int) -> dict[str, int]:
     """Words from one segment to the next."""

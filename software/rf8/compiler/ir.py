@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
-from golden.layers import Activation
-from rf8.errors import DataError
+from golden.layers import ACTIVATIONS
 
 Pairing = Literal["halves", "neighbours"]
 
@@ -105,10 +104,10 @@ class Attention(Op):
 
 @dataclass(frozen=True)
 class Activate(Op):
-    """An activation function, element by element."""
+    """The activation function ``kind`` of `golden.layers.ACTIVATIONS`, element by element."""
 
     x: int
-    kind: Activation
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,8 @@ def verify(graph: Graph, after: str) -> None:
         need(all(0 <= value < index for value in op.inputs), op, "takes what is not made yet")
         widths = [ops[value].width for value in op.inputs]
         match op:
+            case Activate(kind=kind) if kind not in ACTIVATIONS:
+                need(False, op, f"activation function {kind!r} is unknown")
             case Add() | Multiply() | Norm() | Activate():
                 need(all(w == op.width for w in widths), op, f"{widths} give {op.width}")
             case Linear(parts=parts):
@@ -184,21 +185,3 @@ class Builder:
         graph = Graph(tuple(self._ops))
         verify(graph, made_by)
         return graph
-
-
-# Passes.
-
-
-def check_kind(kind: str, module: str) -> Activation:
-    """An activation function by name.
-
-    Raises
-    ------
-    DataError
-        Where the machine has none of that name.
-    """
-    for known in get_args(Activation):
-        if kind == known:
-            found: Activation = known
-            return found
-    raise DataError(f"{module}: activation function {kind!r} cannot be lowered")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +16,7 @@ from rf8.compiler.memory import Memory, pages
 from rf8.compiler.tensors import Cache, Heads, Stream, interleaved_rows, padded_width
 from rf8.errors import DataError
 from rf8.program.image import Buffer, Region
-
-Progress = Callable[[str, int, int], None]
+from rf8.progress import Progress
 
 
 class Layout:

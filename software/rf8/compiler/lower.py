@@ -6,7 +6,8 @@ from collections import Counter
 
 from golden.config import RESULT_FRAC
 from golden.isa import After, Flag, Function
-from rf8.compiler.emitter import ACTIVATIONS, Emitter
+from golden.layers import ACTIVATIONS
+from rf8.compiler.emitter import Emitter
 from rf8.compiler.ir import (
     Activate,
     Add,
@@ -138,7 +139,7 @@ class _Lowering:
 
     def _activate(self, index: int, op: Activate) -> None:
         self._target(index, (op.x,))
-        self._finish(index, ACTIVATIONS[op.kind], self.places[op.x], {})
+        self._finish(index, ACTIVATIONS[op.kind].function, self.places[op.x], {})
 
     def _finish(self, index: int, function: Function, src: int, fields: dict[str, int]) -> None:
         """The last instruction of an elementwise operation; a block where one is wanted."""

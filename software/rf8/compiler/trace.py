@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from golden.layers import Activation
+from golden.layers import ACTIVATIONS
 from rf8.compiler.ir import (
     Activate,
     Add,
@@ -39,12 +38,11 @@ TOKENS = 4
 """Tokens of the text that is traced: enough to see that attention is causal."""
 POINTS = torch.linspace(-7, 7, 113, dtype=torch.float64)
 """Where unknown elementwise functions are compared with the known ones."""
-KNOWN: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-    "relu": F.relu,
+KNOWN = {
+    kind: torch.tensor([known(x) for x in POINTS.tolist()], dtype=torch.float64)
+    for kind, known in ACTIVATIONS.items()
 }
+"""The activation functions at `POINTS`."""
 ROOT = "embeddings"
 """Path of operations of the model itself, outside its layers."""
 
@@ -244,8 +242,8 @@ class _Walk:
 
     def _activation(self, x: Pointwise) -> Vector:
         wanted = x.function(POINTS)
-        for kind, function in KNOWN.items():
-            if torch.allclose(wanted, function(POINTS), rtol=0, atol=1e-6):
+        for kind, known in KNOWN.items():
+            if torch.allclose(wanted, known, rtol=0, atol=1e-6):
                 return self._add(Activate(x.module, self.widths[x.value], x.value, kind))
         self.module = x.module
         raise self._fail(f"an elementwise function that is none of {', '.join(KNOWN)}")

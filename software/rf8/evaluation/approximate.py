@@ -20,7 +20,10 @@ from golden import layers
 from golden.arith import Int64, saturate
 from golden.attention import KVCache, decode_shared, exponentials
 from golden.config import RESULT_BITS, RESULT_FRAC
-from rf8.checkpoint.architecture import LlamaSpec, Spec
+from rf8.checkpoint.architecture import Spec
+from rf8.checkpoint.fixed_point import NORM_FRAC
+from rf8.compiler.graphs import graph_of
+from rf8.compiler.ir import Activate, Attention, Linear, Norm, Op
 
 Part = Literal["activations", "kv", "softmax", "norms"]
 """activations: block floating point, what enters every matrix product. kv: keys and values in RF8.
@@ -58,49 +61,55 @@ def approximated(
             add = where.register_forward_pre_hook if before else where.register_forward_hook
             hooks.callback(add(function).remove)
 
+        *ops, head = graph_of(spec, "the model").ops
         if "norms" in parts:
-            for name, part in base.named_modules():
-                _hook_tables(name, part, spec, hook)
+            for op in ops:
+                _hook_tables(base, op, hook)
+            turned = [op for op in ops if isinstance(op, Attention) and op.rotary]
+            if turned:  # all layers share the angles of the first
+                hook(base.rotary_emb, _angles(turned[0]))
         if "activations" in parts:
-            for part in base.modules():
-                if isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D":
+            for op in ops:
+                if isinstance(op, Linear):
+                    part = base.get_submodule(op.module)
                     hook(part, lambda _, args: (_blocks(args[0], bits), *args[1:]), True)
             # What enters the head.
-            hook(base.norm if isinstance(spec, LlamaSpec) else base.ln_f,
-                 lambda _, args, output: _blocks(output, bits))  # fmt: skip
+            last = base.get_submodule(ops[head.inputs[0]].module)
+            hook(last, lambda _, args, output: _blocks(output, bits))
         if parts & {"activations", "kv", "softmax"}:
             hooks.enter_context(_attention_as(module, parts, bits, span))
         yield
 
 
-def _hook_tables(name: str, part: nn.Module, spec: Spec, hook: Callable[..., None]) -> None:
-    """Norms, activation functions and rotary angles of the integer pipeline."""
-    kind, last = type(part).__name__, name.rpartition(".")[2]
-    if kind == "LayerNorm" or kind.endswith("RMSNorm"):
-        weight: Any = part.weight
-        scaled = np.rint(weight.detach().double().numpy() * 2.0**24).astype(np.int64)
-        gamma = layers.block_quantize(scaled, 16, 24)
-        norm = partial(layers.rms_norm, gamma=gamma, epsilon=spec.epsilon)
-        if kind == "LayerNorm":
-            beta = to_fixed(part.bias)  # type: ignore[arg-type]
-            norm = partial(layers.layer_norm, gamma=gamma, beta=beta, epsilon=spec.epsilon)
+def _hook_tables(base: Any, op: Op, hook: Callable[..., None]) -> None:
+    """A norm or an activation function of the integer pipeline."""
+    if isinstance(op, Norm):
+        part = base.get_submodule(op.module)
+        scaled = np.rint(part.weight.detach().double().numpy() * 2.0**NORM_FRAC).astype(np.int64)
+        gamma = layers.block_quantize(scaled, 16, NORM_FRAC)
+        norm = partial(layers.rms_norm, gamma=gamma, epsilon=op.epsilon)
+        if op.bias is not None:
+            beta = to_fixed(part.bias)
+            norm = partial(layers.layer_norm, gamma=gamma, beta=beta, epsilon=op.epsilon)
         hook(part, lambda _, args, output: to_float(norm(to_fixed(args[0]))))
-    elif last in ("act", "act_fn"):
-        kind_of = "silu" if isinstance(spec, LlamaSpec) else spec.activation
-        hook(part, lambda _, args, output: to_float(layers.activate(to_fixed(args[0]), kind_of)))
-    elif last == "rotary_emb":
-        assert isinstance(spec, LlamaSpec)
-        steps = layers.rotary_steps(spec.head_width, spec.theta)
+    elif isinstance(op, Activate):
+        part, kind = base.get_submodule(op.module), op.kind
+        hook(part, lambda _, args, output: to_float(layers.activate(to_fixed(args[0]), kind)))
 
-        def table(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-            angle = np.tile(np.arange(output[0].shape[1])[:, None] * steps, 2)
-            turned = (angle + (1 << (layers.TURN_BITS - 2)), angle)  # cosine, sine
-            return tuple(
-                torch.from_numpy(layers.sine(a) * 2.0**-layers.SINE_FRAC).float()[None]
-                for a in turned
-            )
 
-        hook(part, table)
+def _angles(op: Attention) -> Callable[..., tuple[Tensor, ...]]:
+    """A hook that gives cosines and sines of an attention's rotary positions."""
+    assert op.rotary is not None
+    steps = layers.rotary_steps(op.width // op.heads, op.rotary.theta)
+
+    def table(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+        angle = np.tile(np.arange(output[0].shape[1])[:, None] * steps, 2)
+        turned = (angle + (1 << (layers.TURN_BITS - 2)), angle)  # cosine, sine
+        return tuple(
+            torch.from_numpy(layers.sine(a) * 2.0**-layers.SINE_FRAC).float()[None] for a in turned
+        )
+
+    return table
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Model
 from rf8.evaluation.approximate import Part, approximated
 from rf8.evaluation.perplexity import Integers, Perplexity, cut, loss
-from rf8.evaluation.study import Report, Study, crc32
+from rf8.evaluation.study import Study, crc32
+from rf8.progress import Progress
 
 FLOAT, WEIGHTS = "float32", "RF8 weights, all else float"
 INTEGERS = "integer pipeline, {bits}-bit activations"
@@ -37,7 +38,7 @@ def measure(
     window: int,
     windows: int,
     config: AccelConfig,
-    progress: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Perplexity]:
     """Perplexity by row, on the same windows of ``ids`` [n].
 

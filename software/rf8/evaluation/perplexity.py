@@ -15,6 +15,7 @@ from rf8.checkpoint.model import Model
 from rf8.errors import DataError
 from rf8.evaluation.reference import Transformer
 from rf8.program.image import Program
+from rf8.progress import Progress
 from rf8.runtime.session import Session
 
 ROWS = 256  # positions whose logits are held at a time: a large vocabulary needs it
@@ -55,7 +56,7 @@ def perplexity(
     window: int,
     *,
     limit: int | None = None,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Perplexity:
     """Perplexity over consecutive windows of ``ids`` [n], each run on its own.
 

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from rf8.errors import DataError
 from rf8.files import replaced_file
-
-Report = Callable[[str, int, int], None]
+from rf8.progress import Progress
 
 
 def crc32(ids: Tensor) -> int:
@@ -45,7 +44,7 @@ class Study:
         if changed:
             raise DataError(f"{path} holds a run with another {', '.join(changed)}: delete it")
 
-    def measure(self, runs: dict[str, Callable[[], dict[str, Any]]], progress: Report) -> None:
+    def measure(self, runs: dict[str, Callable[[], dict[str, Any]]], progress: Progress) -> None:
         """Make the runs that are not there yet, in order; each is kept as it ends."""
         for number, (name, run) in enumerate(runs.items()):
             progress(name, number, len(runs))

@@ -15,11 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from rf8.checkpoint.huggingface import from_transformers
-from rf8.evaluation.study import Report, Study, crc32
+from rf8.evaluation.study import Study, crc32
 from rf8.experiments.coding import bits, losses, on_grid
 from rf8.experiments.init import RECIPE as SMALL
 from rf8.experiments.study import SEEDS, figure, save_figure, spread
 from rf8.gg.backslash import BackSlash
+from rf8.progress import Progress
 from rf8.quantize.rounding import quantize
 from rf8.train.loop import evenly_spread, new_model, tune
 from rf8.train.recipe import Recipe
@@ -36,7 +37,7 @@ def run(
     folder: Path,
     *,
     recipe: Recipe = RECIPE,
-    progress: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Study:
     """Make all runs and write ``backslash.json``, ``.png`` and ``.md`` into ``folder``.
 

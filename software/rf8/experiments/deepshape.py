@@ -18,10 +18,11 @@ from torch import Tensor
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.checkpoint.model import Model
 from rf8.errors import DataError
-from rf8.evaluation.study import Report, Study, crc32
+from rf8.evaluation.study import Study, crc32
 from rf8.experiments.coding import bits, losses, on_grid, over
 from rf8.experiments.study import SEEDS, Spread, figure, save_figure, spread
 from rf8.gg.reshape import reshape_model
+from rf8.progress import Progress
 from rf8.quantize.ste import finish_, prepare_
 from rf8.train.loop import evenly_spread, tune
 from rf8.train.recipe import Recipe
@@ -43,7 +44,7 @@ def run(
     window: int,
     windows: int,
     recovery: bool = True,
-    progress: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Study:
     """Make all runs and write ``deepshape-NAME.json``, ``.png`` and ``.md`` into ``folder``.
 

@@ -18,8 +18,9 @@ from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.evaluation.perplexity import Perplexity, perplexity
-from rf8.evaluation.study import Report, Study, crc32
+from rf8.evaluation.study import Study, crc32
 from rf8.experiments.study import SEEDS, figure, save_figure, spread
+from rf8.progress import Progress
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
 from rf8.quantize.formats import FORMATS
 
@@ -40,7 +41,7 @@ def run(
     folder: Path,
     *,
     windows: int = 8,
-    progress: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Study:
     """Measure every format and write ``formats-NAME.json``, ``.png`` and ``.md`` into ``folder``.
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from rf8 import gg
-from rf8.evaluation.study import Report, Study, crc32
+from rf8.evaluation.study import Study, crc32
 from rf8.experiments.study import SEEDS, Spread, figure, save_figure, spread
+from rf8.progress import Progress
 from rf8.train.loop import evenly_spread, new_model, perplexity, tune
 from rf8.train.recipe import Recipe
 
@@ -122,7 +123,7 @@ def run(
     folder: Path,
     *,
     recipe: Recipe = RECIPE,
-    progress: Report = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Study:
     """Make all runs and write ``init.json``, ``.png`` and ``.md`` into ``folder``.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rf8.files import replaced_folder
 from rf8.gg.distribution import logpdf
 from rf8.gg.fit import GGFit
+from rf8.progress import Progress
 
 BINS = 161
 REACH = 6.0  # standard deviations to each side
@@ -39,7 +40,7 @@ def write_report(
     fits: dict[str, GGFit],
     values: Callable[[str], NDArray[np.float32]],
     *,
-    progress: Callable[[str, int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> None:
     """Write ``NAME.png`` for each fit and a self-contained ``fit.html`` into ``folder``.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,12 +15,12 @@ from rf8.gg.deepshape import Change, Reshaping, Target, change, target
 from rf8.gg.fit import GGFit, fit
 from rf8.gg.init import gg_scale
 from rf8.gg.rate import STEP
+from rf8.progress import Progress
 
 REPORT = "deepshape.safetensors"
 """Name of the file with the changes, in the folder of the reshaped model."""
 
 Group = Literal["tensor", "kind", "model"]
-Progress = Callable[[str, int, int], None]
 
 
 def reshape_model(

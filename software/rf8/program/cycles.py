@@ -10,29 +10,32 @@ of what they can be.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Instruction, Opcode, Output
 from golden.layers import EXP_FRAC, INVERSE_FRAC
+from golden.positions import lengths, resolve
 from golden.stream import stream_beats, tile_slices
 from golden.vector import SUM_BITS
 from rf8.program.image import Entry, Program
 
 _INDEXED = Flag.INDEX | Flag.TOKEN
 
-# Cycles between events in the hardware, counted there and confirmed by the tests of this module.
+# Cycles between events in the hardware; the tests of this module hold them against its parts.
+_QUEUE = 2  # through the queue of instructions
 _REQUEST = 3  # from a stream's descriptor, or the start of a LOAD, to its first request
-_SLICE = 3  # from a beat to its slice: `hw.memory.weight_fetch.WeightFetch.latency`
+_DECODED = 3  # from a beat of a LOAD with lanes to the element it becomes
+_SLICE = 3  # from a beat to its slice
 _MATMUL_START = 4  # from a start to the first slice
 _WRITTEN = 12  # from the last row that leaves the array until all is written
 _ERRORS = 5  # from the last slice until the next MATMUL is looked at
-_SHORT, _MEAN, _ROOT = 6, 60, 170  # of `hw.vector.scalar.unit.ScalarUnit`
-_SPACING = 8  # `hw.vector.finish.SPACING`
-PROGRAM_AHEAD = 16  # `hw.control.host_registers.prefetch.SLOTS`
-LOADS_AHEAD = 8  # `hw.memory.load.Load.most`
-STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # `hw.memory.store.BUFFER_*`
+_SHORT, _MEAN, _ROOT = 6, 61, 171  # from a segment's sums to its registers
+_SPACING = 8  # between segments at whose ends something short is computed
+PROGRAM_AHEAD = 16  # instructions that are read ahead
+LOADS_AHEAD = 8  # LOADs on their way
+STORE_WORDS, STORES, STORE_BURSTS = 512, 64, 16  # in the buffer of STORE
 _LANES = 19  # of the vector unit, from a word's address to its results
 
 
@@ -73,17 +76,6 @@ def predict(program: Program, entry: Entry, position: int, latency: int) -> list
         machine.run(instruction, cost, position)
         costs.append(cost)
     return costs
-
-
-def _resolved(i: Instruction, position: int, config: AccelConfig) -> Instruction:
-    """With its length, for this position."""
-    length = position + i.column + (i.opcode is Opcode.LOAD)
-    if i.flags & Flag.LENGTH and i.opcode is not Opcode.VECTOR:
-        unit = config.rows if i.opcode is Opcode.MATMUL else config.results_per_word
-        i = replace(i, count=-(-length // unit))
-    if i.flags & Flag.LENGTH_K and i.opcode is Opcode.MATMUL:
-        i = replace(i, k=length)
-    return i
 
 
 class _Reads:
@@ -193,7 +185,10 @@ class _Machine:
         self.loads: deque[int] = deque(maxlen=LOADS_AHEAD)  # the same, of the latest
 
     def run(self, raw: Instruction, cost: Cost, position: int) -> None:
-        i = _resolved(raw, position, self.config)
+        # Which tokens they are is not known: as if their numbers were those of the positions.
+        tokens = range(position, position + self.config.cols)
+        resolved = resolve(raw, position, tokens, self.config)
+        i = resolved.instruction
         if not self._follows(raw):
             # The instruction before takes as long as its results or data do.
             end = max(self.now, self.results, self.loaded)
@@ -204,7 +199,7 @@ class _Machine:
             self.now = end
         self.last = cost
         begin = self.now
-        there = self._fetch(i, position)
+        there = self._fetch(i, resolved.index)
         start = max(begin, there)
         cost.wait("memory", max(0, min(start, self.fenced) - begin))
         cost.wait("fetch", start - max(begin, min(start, self.fenced)))
@@ -238,20 +233,13 @@ class _Machine:
         end = i.src + isa.block_words(i.k, self.config)
         return end <= before.dst or before.dst + words <= i.src
 
-    def _fetch(self, i: Instruction, position: int) -> int:
+    def _fetch(self, i: Instruction, index: int) -> int:
         """When the instruction is there."""
         if self.fence:
             self.fence = False
             self.fenced = self.answered + 1
             self.fetched = max(self.fetched, self.now, self.fenced)
-        cycles = 4
-        if i.opcode is Opcode.MATMUL:
-            cycles = 8 + i.count.bit_length()
-        elif i.opcode is Opcode.VECTOR:
-            cycles = 8 + 3 * (i.segments - 1).bit_length()
-        elif i.flags & _INDEXED:
-            cycles = 6 + (position + i.column >> i.shift).bit_length()
-        dispatched = self.fetched + self.slot + cycles
+        dispatched = self.fetched + self.slot + _check(i, index)
         if len(self.places) == self.config.queue:
             dispatched = max(dispatched, self.places.popleft() + 1)
         self.fetched = dispatched + (i.opcode is Opcode.MATMUL)
@@ -260,7 +248,7 @@ class _Machine:
         if self.used >= self.burst:
             self.used -= self.burst
             self.reads.request(self.fetched, self.burst)
-        there = dispatched + 2
+        there = dispatched + _QUEUE
         self.places.append(max(self.now, there))
         if i.opcode is Opcode.MATMUL:
             beats = stream_beats(i, self.config)
@@ -291,7 +279,7 @@ class _Machine:
                     wait = max(0, self.drained - last) + gaps
                     cost.wait("drain", wait)
                     last += wait
-                self.drained = last + 4 + bins * rows + (4 if bins > 1 else 0)
+                self.drained = last + _drain(config)
             at = last + 1
         self.results = self.drained + _WRITTEN
         return at - 1 + _ERRORS
@@ -310,7 +298,7 @@ class _Machine:
                 pass
             arrived = reads.request(max(request, reads.asked + 1), size)
             reads.asked = max(request, reads.asked + 1)
-            self.loaded = arrived + size + 1 + (3 if lanes else 0)
+            self.loaded = arrived + size + 1 + (_DECODED if lanes else 0)
             request += 1
         self.loads.append(self.loaded)
         cost.beats = i.count
@@ -341,9 +329,24 @@ class _Machine:
         return max(read + words + 1, late)
 
 
+def _check(i: Instruction, index: int) -> int:
+    """Cycles in which an instruction is checked; ``index``: of `golden.positions.Resolved`."""
+    if i.opcode is Opcode.MATMUL:
+        return 8 + i.count.bit_length()
+    if i.opcode is Opcode.VECTOR:
+        return 8 + 3 * (i.segments - 1).bit_length()
+    return 6 + index.bit_length() if i.flags & _INDEXED else 4
+
+
+def _drain(config: AccelConfig) -> int:
+    """Cycles from the last slice of a tile until its last row leaves the array, and the last slice
+    of the next tile may come."""
+    return 4 + config.bins * config.rows + (4 if config.bins > 1 else 0)
+
+
 def _vector(i: Instruction, position: int, config: AccelConfig) -> int:
     """Cycles from the start of a VECTOR to its end."""
-    length = position + i.column if i.flags & Flag.LENGTH else i.count
+    length = int(lengths(i, position)[-1])
     rotate = i.function == Function.ROTATE
     reads = 4 if rotate else 1 + (i.function in READS_OTHER)
     words = isa.vector_words(length, config)

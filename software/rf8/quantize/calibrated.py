@@ -21,8 +21,9 @@ from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.files import replaced_file
+from rf8.progress import Progress
 from rf8.quantize.compensated import compensate, round_to_rf8, shifted_target
-from rf8.quantize.rounding import Progress, quantize_matrix
+from rf8.quantize.rounding import quantize_matrix
 
 WINDOW = 1024  # tokens, or the model's context where that is shorter
 

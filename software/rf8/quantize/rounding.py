@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +10,11 @@ from golden.format import Rounding, encode, row_bias
 from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
+from rf8.progress import Progress
 
 METHODS: dict[Rounding, str] = {"nearest_even": "nearest", "paper": "paper"}
 """Rounding -> name of the method, as checkpoints and `rf8 quantize --method` have it."""
 
-Progress = Callable[[str, int, int], None]
 """Called with the name of a tensor, its number and how many there are."""
 
 

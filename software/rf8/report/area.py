@@ -17,6 +17,7 @@ from threading import Lock
 from typing import Any
 
 from golden.config import get_config
+from rf8.progress import Progress
 from rf8.report import sky130
 from rf8.report.lanes import Lane, best_lanes, targets
 from rf8.report.schema import WHOLE
@@ -24,8 +25,6 @@ from rf8.report.synthesis import Cells, synthesize
 from sim.build import verilog_text
 from sim.cache import cache_dir, sources_digest, write_atomically
 from sim.toolchain import tool_path
-
-Progress = Callable[[str, int, int], None]
 
 ROWS, COLS, MAX_K, SPAN = 16, 4, 4096, 8
 KEPT = r"lane\d+_\d+|combiner\d+"

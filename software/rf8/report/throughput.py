@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -25,8 +25,7 @@ from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.compiler.driver import compile
 from rf8.program.cycles import predict
 from rf8.program.image import Program
-
-Progress = Callable[[str, int, int], None]
+from rf8.progress import Progress
 
 SOURCE = "cycle model"
 CONTEXT = 1024

@@ -12,7 +12,6 @@ import datetime
 import json
 import re
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +22,11 @@ from rich.table import Table
 from golden.config import get_config
 from rf8.console import Bar, notes
 from rf8.files import replaced_file
+from rf8.progress import Progress
 from rf8.report.provenance import ROOT, commit, versions
 from rf8.report.tools import run_tool
 from sim.build import BuildFailed
 from sim.toolchain import ToolMissing
-
-Progress = Callable[[str, int, int], None]
 
 STORED = ROOT / "docs" / "timing.json"
 SEEDS = (1, 2, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from golden.isa import Opcode
 from rf8.errors import DataError, UsageError
 from rf8.program.cycles import Cost, predict
 from rf8.program.image import Entry, Program
+from rf8.progress import Message
 
 _LAYER = re.compile(r"(?:\w+\.)*?\w+\.\d+(?=\.|:|$)")
 
@@ -140,7 +141,7 @@ def profile(
     head: bool = True,
     position: int | None = None,
     latency: int = 60,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Message = lambda _: None,
 ) -> Profile:
     """The same, beside a run on the simulated RTL.
 

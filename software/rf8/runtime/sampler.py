@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from golden.arith import Int64
+from golden.config import RESULT_FRAC
 from rf8.errors import UsageError
 
 
@@ -35,7 +36,7 @@ class Sampler:
         self._top_k, self._top_p = top_k, top_p
 
     def __call__(self, logits: Int64) -> int:
-        scaled = (logits - logits.max()) * (2.0**-16 / self._temperature)
+        scaled = (logits - logits.max()) * (2.0**-RESULT_FRAC / self._temperature)
         noise = self._random.gumbel(size=scaled.size)
         order = np.argsort(-scaled, kind="stable")[: self._top_k]
         if self._top_p < 1:

@@ -1,46 +1,43 @@
-"""Sessions: run a compiled model on the golden machine, on the simulated RTL, or on both."""
+"""Sessions: run a compiled model on one machine, or on several that must agree."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from golden import isa
 from golden.arith import Int64
-from golden.config import INSTRUCTION_BYTES
+from golden.config import INSTRUCTION_BYTES, RESULT_FRAC
+from golden.interface import Machine, MachineFactory
 from golden.isa import ErrorCode
-from golden.machine import Engine, Machine
-from rf8.errors import DataError, UsageError
+from golden.machine import Engine, GoldenMachine
+from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from rf8.program.image import Entry, Program
+from rf8.progress import Message
+
+if TYPE_CHECKING:
+    from sim.rtl import MemoryModel
 
 Backend = Literal["golden", "rtl", "both"]
-
-Progress = Callable[[str], None]
-
-
-class MachineStopped(RuntimeError):
-    """The machine stopped with an error; the message has code, instruction and kernel."""
-
-
-class Mismatch(AssertionError):
-    """RTL and golden model left different bytes; the message says where and when."""
 
 
 @dataclass
 class Stats:
     """What a session has done so far.
 
-    ``counters``: the machine's (`golden.COUNTERS`), summed over runs; empty without RTL.
-    ``tokens``: positions computed; ``runs``: programs run. ``compared``: bytes that programs write
-    (logits, keys, values), compared between RTL and golden after each run; ``differences``: bytes
-    that differed.
+    ``counters``: `golden.registers.COUNTERS` of the first machine that counts cycles, summed over
+    runs; empty without one. ``tokens``: positions computed; ``runs``: programs run.
+    ``compared``: bytes that programs write (logits, keys, values), compared between machines after
+    each run; ``differences``: bytes that differed.
     """
 
     tokens: int = 0
@@ -60,7 +57,7 @@ class Stats:
         """Weight beats read over clock cycles: 1.0 is the memory roofline of a decode step."""
         return self.counters["read_weights"] / max(self.counters["cycles"], 1)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """JSON-ready values."""
         return {
             "tokens": self.tokens,
@@ -82,16 +79,20 @@ class Session:
     Parameters
     ----------
     program: the image
-    backend: "golden" (bit-exact model), "rtl" (simulated hardware) or "both", which compares the
-        two memories after each run
-    memory: how the simulated external memory behaves (`sim.rtl.MemoryModel`)
+    backend: "golden" (bit-exact model), "rtl" (simulated hardware) or "both"
+    memory: how the simulated external memory behaves
     waveform: an FST file to write; "rtl" and "both" only
     engine: of the golden machine, "torch" or "numpy": the same bits
+    machines: further ones, by name; they run after those of the backend
+    progress: is told what is built
+
+    Where there are several machines, the memories of all are compared with that of the first after
+    each run.
 
     Raises
     ------
     UsageError
-        For an unknown backend, or a waveform without RTL.
+        For an unknown backend, a waveform without RTL, or two machines of one name.
     """
 
     def __init__(
@@ -99,10 +100,11 @@ class Session:
         program: Program,
         backend: Backend = "golden",
         *,
-        memory: Any = None,
+        memory: MemoryModel | None = None,
         waveform: str | Path | None = None,
         engine: Engine = "torch",
-        progress: Progress = lambda _: None,
+        machines: Mapping[str, MachineFactory] = MappingProxyType({}),
+        progress: Message = lambda _: None,
     ) -> None:
         if backend not in get_args(Backend):
             known = ", ".join(get_args(Backend))
@@ -111,17 +113,23 @@ class Session:
             raise UsageError("a waveform needs the RTL: use --backend rtl or both")
         self.program, self.backend = program, backend
         self.stats = Stats()
-        self._golden: Machine | None = None
-        self._rtl: Any = None
+        made: dict[str, MachineFactory] = {}
         if backend != "rtl":
-            self._golden = Machine(memory_image(program), program.config, engine, program.constant)
+            made["golden"] = partial(GoldenMachine, engine=engine, constant=program.constant)
         if backend != "golden":
             from sim.rtl import RtlMachine
 
             path = None if waveform is None else Path(waveform)
-            self._rtl = RtlMachine(
-                memory_image(program), program.config, memory, waveform=path, progress=progress
-            )
+            made["rtl"] = partial(RtlMachine, model=memory, waveform=path, progress=progress)
+        for name in made.keys() & machines.keys():
+            raise UsageError(f"there is a machine {name!r} already: give yours another name")
+        self.machines: dict[str, Machine] = {}
+        try:
+            for name, make in (made | dict(machines)).items():
+                self.machines[name] = make(memory_image(program), program.config)
+        except BaseException:
+            self.close()
+            raise
         self._position = 0
 
     def reset(self) -> None:
@@ -129,24 +137,27 @@ class Session:
         self._position = 0
 
     def close(self) -> None:
-        """Free the simulator and finish the waveform."""
-        if self._rtl is not None:
-            self._rtl.close()
+        """Close the machines: free the simulator and finish the waveform."""
+        for machine in self.machines.values():
+            machine.close()
 
     def check_memory(self) -> None:
-        """Compare the two memories whole, weights and programs too ("both" only).
+        """Compare the memories of all machines whole, weights and programs too.
 
         Raises
         ------
         Mismatch
             At the first byte that differs.
         """
-        if self._golden is None or self._rtl is None:
-            return
-        if not np.array_equal(self._golden.memory, self._rtl.memory):
-            different = np.flatnonzero(self._golden.memory != self._rtl.memory)
-            self.stats.differences += different.size
-            raise Mismatch(f"{different.size} bytes of memory differ, first at {different[0]:#x}")
+        (first, expected), *others = self.machines.items()
+        for name, machine in others:
+            if not np.array_equal(expected.memory, machine.memory):
+                different = np.flatnonzero(expected.memory != machine.memory)
+                self.stats.differences += different.size
+                raise Mismatch(
+                    f"{different.size} bytes of memory differ, first at {different[0]:#x}, between "
+                    f"{first} and {name}"
+                )
 
     def __enter__(self) -> Session:
         return self
@@ -168,7 +179,7 @@ class Session:
             Where an id is no token, or there are none or too many of them.
         """
         self.reset()
-        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-16).astype(np.float32)
+        logits: NDArray[np.float32] = (self.append(ids) * 2.0**-RESULT_FRAC).astype(np.float32)
         return logits
 
     def append(self, ids: Sequence[int], *, last_only: bool = False) -> Int64:
@@ -225,7 +236,7 @@ class Session:
 
     def run_at(self, position: int, ids: list[int], head: bool) -> dict[str, int]:
         """Run one program for tokens at ``position``, whatever the cache holds before it; for
-        measuring. Gives the machine's counters, none without RTL."""
+        measuring. Gives the counters that `stats` sums up."""
         before, self._position = self._position, position
         already = Counter(self.stats.counters)
         try:
@@ -237,7 +248,7 @@ class Session:
     def _logits(self, columns: int) -> Int64:
         """Of each column; with argmax, value and number of the largest in each part."""
         place, vocab = self.program.logits, self.program.spec.vocab
-        memory = self._machines()[0].memory
+        memory = next(iter(self.machines.values())).memory
         starts = [place.address + column * place.stride for column in range(columns)]
         bus, parts = self.program.config.bus_bytes, len(self.program.argmax)
         size = parts * bus if parts else 4 * vocab
@@ -305,20 +316,18 @@ class Session:
                 f"{self.position + len(ids)} tokens exceed the context of {self.program.context}"
             )
 
-    def _machines(self) -> list[Any]:
-        return [m for m in (self._golden, self._rtl) if m is not None]
-
     def _run(self, entry: Entry, tokens: list[int]) -> None:
-        if self._golden is not None:
-            result = self._golden.run(entry.address, self._position, tokens)
+        counted = False
+        for machine in self.machines.values():
+            result = machine.run(entry.address, self._position, tokens)
+            if "cycles" in result.counters and not counted:
+                self.stats.counters.update(result.counters)
+                counted = True
             self._check_stop(result.error, result.error_address)
-        if self._rtl is not None:
-            outcome = self._rtl.run(entry.address, self._position, tokens)
-            self.stats.counters.update(outcome.counters)
-            self._check_stop(outcome.error, outcome.error_address)
         self.stats.runs += 1
-        if self.backend == "both":
-            self._compare()
+        (first, expected), *others = self.machines.items()
+        for name, machine in others:
+            self._compare(first, expected, name, machine)
 
     def _check_stop(self, error: ErrorCode, address: int) -> None:
         if error is ErrorCode.NONE:
@@ -334,23 +343,23 @@ class Session:
                 where += f": {broken}"
         raise MachineStopped(f"{error.name} at {where}")
 
-    def _compare(self) -> None:
+    def _compare(self, first: str, reference: Machine, name: str, machine: Machine) -> None:
         """Compare all memory that programs write; stop at the first difference."""
-        assert self._golden is not None
         for region in self.program.regions:
             part = slice(region.address, region.address + region.size)
-            expected, found = self._golden.memory[part], self._rtl.memory[part]
+            expected, found = reference.memory[part], machine.memory[part]
             self.stats.compared += region.size
             if np.array_equal(expected, found):
                 continue
             different = np.flatnonzero(expected != found)
             self.stats.differences += different.size
             index = int(different[0])
-            cycle = self._rtl.written_at(region.address + index)
-            when = "not written by the RTL" if cycle is None else f"written in cycle {cycle}"
+            cycle = machine.written_at(region.address + index)
+            when = f"not written by {name}" if cycle is None else f"written in cycle {cycle}"
             raise Mismatch(
                 f"{region.name}, byte {index} at {region.address + index:#x}: expected "
-                f"{expected[index]}, found {found[index]} ({when}); {different.size} bytes differ"
+                f"{expected[index]}, found {found[index]} ({when}); {different.size} bytes differ "
+                f"between {first} and {name}"
             )
 
 

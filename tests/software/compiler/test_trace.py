@@ -10,7 +10,7 @@ from torch import nn
 import rf8
 from rf8.checkpoint.huggingface import from_transformers
 from rf8.compiler.graphs import graph_of
-from rf8.compiler.ir import Add, Attention, Broken, Graph, Linear, Split, verify
+from rf8.compiler.ir import Activate, Add, Attention, Broken, Graph, Linear, Split, verify
 from rf8.compiler.passes import optimize
 from rf8.compiler.trace import export_graph
 from rf8.errors import DataError
@@ -114,6 +114,7 @@ def test_passes_are_checked():
         (changed(b=at + 1), "takes what is not made yet"),
         (changed(width=3), r"\[256, 256\] give 3"),
         (changed(a=add.b, b=add.b), "is made and never used"),
+        (changed(width=0), "width is 0"),
     ):
         with pytest.raises(Broken, match=f"after a pass: .*{what}"):
             verify(broken, "a pass")
@@ -123,6 +124,11 @@ def test_passes_are_checked():
     with pytest.raises(Broken, match=r"Attention h\.0\.attn: heads do not fit"):
         verify(Graph(tuple(ops)), "a pass")
     assert isinstance(ops[at], Attention)
+    ops = list(graph.ops)
+    at, act = next((i, op) for i, op in enumerate(ops) if isinstance(op, Activate))
+    ops[at] = dataclasses.replace(act, kind="mish")
+    with pytest.raises(Broken, match=r"Activate h\.0\.mlp\.act: .* 'mish' is unknown"):
+        verify(Graph(tuple(ops)), "a pass")
 
 
 def test_a_vector_for_two_kinds_of_use_is_refused():

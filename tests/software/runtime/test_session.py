@@ -1,5 +1,7 @@
 """Whole models: golden against float, RTL against golden, and what users get wrong."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tiny_models
@@ -7,15 +9,17 @@ import torch
 
 import rf8
 from golden.config import CONFIGS
+from golden.interface import RunResult
 from golden.isa import Opcode
+from golden.machine import GoldenMachine
 from rf8.checkpoint.architecture import is_conv1d
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.checkpoint.model import RF8Tensor
-from rf8.errors import DataError, UsageError
+from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from rf8.evaluation.approximate import approximated
 from rf8.evaluation.reference import Transformer
 from rf8.runtime.sampler import Sampler
-from rf8.runtime.session import MachineStopped, Mismatch, Session
+from rf8.runtime.session import Session
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
@@ -129,7 +133,7 @@ def test_rtl_equals_golden_under_stalls(tmp_path, case):
         session.generate([1, 2, 0], 4)
         assert session.stats.differences == 0 and session.stats.compared > 0
         assert session.stats.counters["stall_weights"] > 0
-        golden, rtl = session._golden.memory, session._rtl.memory
+        golden, rtl = session.machines["golden"].memory, session.machines["rtl"].memory
         assert (golden == rtl).all()
 
 
@@ -264,7 +268,7 @@ def test_a_difference_is_found_and_located(image):
         # Flip a bit of a weight in the RTL's memory only: the golden machine keeps its copy.
         start, data = program.sections["weights"]
         at = next(i for i in range(200, data.size) if data[i] & 7 in (0, 1) and data[i] > 64)
-        session._rtl.memory[start + at] ^= 2
+        session.machines["rtl"].memory[start + at] ^= 2
         where = r"byte \d+ at 0x\w+: expected \d+, found \d+ \(written in cycle \d+\); \d+ bytes"
         with pytest.raises(Mismatch, match=where):
             session.append([1])
@@ -274,10 +278,85 @@ def test_a_difference_in_the_cache_names_its_layer(image):
     program = rf8.Program.load(image)
     with Session(program, "both") as session:
         region = program.regions[2]
-        session._golden.memory[region.address + 9] ^= 1
+        session.machines["golden"].memory[region.address + 9] ^= 1
         where = r"layer 1, keys and values, byte 9 at 0x\w+: expected 1, found 0"
         with pytest.raises(Mismatch, match=where):
             session.append([1])
+
+
+class Board:
+    """A third machine, as a board would be one: it has a clock, and a memory of its own."""
+
+    def __init__(self, memory, config, broken=None):
+        self.memory, self._inside = memory, GoldenMachine(memory, config)
+        self._broken, self.closed = broken, False
+
+    def run(self, program, position=0, tokens=()):
+        result = self._inside.run(program, position, tokens)
+        if self._broken is not None:
+            self.memory[self._broken] ^= 1
+        return RunResult(result.error, result.error_address, {"cycles": 1000})
+
+    def written_at(self, address):
+        return 77 if address == self._broken else None
+
+    def close(self):
+        self.closed = True
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        self.close()
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_another_machine_plugs_in(image, backend):
+    program = rf8.Program.load(image)
+    expected = Session(program).forward([1, 2, 3])
+    with Session(program, backend, machines={"board": Board}) as session:
+        assert (session.forward([1, 2, 3]) == expected).all()
+        session.check_memory()
+        runs, written = session.stats.runs, sum(region.size for region in program.regions)
+        assert session.stats.compared == runs * written and session.stats.differences == 0
+        # Of two machines that count cycles the first is told of.
+        told = session.stats.counters["cycles"] == 1000 * runs
+        assert told == (backend == "golden")
+        board = session.machines["board"]
+    assert board.closed
+
+
+def test_a_difference_of_another_machine_is_found_and_located(image):
+    program = rf8.Program.load(image)
+    region = program.regions[2]
+    board = partial(Board, broken=region.address + 9)
+    with Session(program, "both", machines={"board": board}) as session:
+        where = (
+            rf"layer 1, keys and values, byte 9 at {region.address + 9:#x}: expected 0, found 1 "
+            r"\(written in cycle 77\); 1 bytes differ between golden and board"
+        )
+        with pytest.raises(Mismatch, match=where):
+            session.append([1])
+        assert session.stats.differences == 1
+        with pytest.raises(Mismatch, match=r"differ, first at 0x.*, between golden and board"):
+            session.check_memory()
+
+
+def test_a_machine_that_cannot_be_made_closes_the_others(image):
+    program, made = rf8.Program.load(image), []
+
+    def board(memory, config):
+        made.append(Board(memory, config))
+        return made[0]
+
+    def missing(memory, config):
+        raise DataError("no such board")
+
+    with pytest.raises(DataError, match="no such board"):
+        Session(program, machines={"one": board, "two": missing})
+    assert made[0].closed
+    with pytest.raises(UsageError, match="there is a machine 'golden' already"):
+        Session(program, machines={"golden": board})
 
 
 def test_stray_writes_are_found_at_the_end(image):
@@ -286,7 +365,7 @@ def test_stray_writes_are_found_at_the_end(image):
         session.append([1])
         session.check_memory()
         assert session.stats.compared == sum(region.size for region in program.regions)
-        session._rtl.memory[program.sections["program"][0]] ^= 1
+        session.machines["rtl"].memory[program.sections["program"][0]] ^= 1
         with pytest.raises(Mismatch, match="1 bytes of memory differ, first at 0x"):
             session.check_memory()
 
@@ -321,7 +400,7 @@ def test_invalid_weight_stops_and_names_the_instruction(image, backend):
     program = rf8.Program.load(image)
     with Session(program, backend) as session:
         good = session.append([1])
-        machine = session._machines()[0]
+        machine = session.machines[backend]
         at = weight_byte(program)
         before, machine.memory[at] = machine.memory[at], 0x87
         if backend == "golden":
@@ -341,7 +420,7 @@ def test_session_goes_on_after_an_error(image, backend):
     expected = Session(program).forward([3, 4, 5, 6, 7]) * 65536
     with Session(program, backend) as session:
         session.append([3, 4])
-        machine = session._machines()[0]
+        machine = session.machines[backend]
         at = weight_byte(program)
         before, machine.memory[at] = machine.memory[at], 0x87
         if backend == "golden":

@@ -1,0 +1,9 @@
+"""Functions that are told how far long work is."""
+
+from collections.abc import Callable
+
+Progress = Callable[[str, int, int], None]
+"""Takes the name of the part that begins, its number, and how many there are."""
+
+Message = Callable[[str], None]
+"""Takes a line that says what is being done."""
