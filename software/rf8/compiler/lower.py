@@ -7,6 +7,7 @@ from collections import Counter
 from golden.config import RESULT_FRAC
 from golden.isa import After, Flag, Function
 from golden.layers import ACTIVATIONS
+from rf8.compiler import attention
 from rf8.compiler.emitter import Emitter
 from rf8.compiler.ir import (
     Activate,
@@ -48,7 +49,9 @@ class _Lowering:
         assert isinstance(head, Linear)
         for key, address in self.layout.angles.items():
             e.label("rotary positions")
-            self.tables[key] = e.angles(address, padded_width(key[1], self.layout.config))
+            self.tables[key] = attention.angles(
+                e, address, padded_width(key[1], self.layout.config)
+            )
         for index, op in enumerate(self.ops[:-1]):
             if not self.with_head and index == head.x:
                 break
@@ -161,22 +164,22 @@ class _Lowering:
         if op.k not in self.stored:
             self._keys(index, op, k)
         e.label(f"{op.module}: values")
-        e.append_values(v, heads, cache)
+        attention.append_values(e, v, heads, cache)
         e.label(f"{op.module}: attention")
         if op.rotary is not None:
             table = self.tables[op.rotary, heads.width]
-            e.rotate(q, heads.queries * heads.padded, table, heads.padded)
-        context = e.attend(q, heads, cache)
+            attention.rotate(e, q, heads.queries * heads.padded, table, heads.padded)
+        context = attention.attend(e, q, heads, cache)
         self._blocks(index)
-        self._new(index, e.context_block(context, heads))
+        self._new(index, attention.context_block(e, context, heads))
 
     def _keys(self, index: int, op: Attention, place: int) -> None:
         e, heads = self.e, self.layout.heads[index]
         e.label(f"{op.module}: keys")
         if op.rotary is not None:
             table = self.tables[op.rotary, heads.width]
-            e.rotate(place, heads.groups * heads.padded, table, heads.padded)
-        e.append_keys(place, heads, self.layout.caches[index])
+            attention.rotate(e, place, heads.groups * heads.padded, table, heads.padded)
+        attention.append_keys(e, place, heads, self.layout.caches[index])
 
     def _linear(self, index: int, op: Linear) -> None:
         """Where keys are among the results they come first: they are sent to memory, byte by byte,
@@ -189,14 +192,14 @@ class _Lowering:
         if found is None:
             e.linear(stream, block, result)
             return
-        keys, attention = found
-        user = self.ops[attention]
+        keys, user_index = found
+        user = self.ops[user_index]
         assert isinstance(user, Attention)
-        heads, rows = layout.heads[attention], layout.config.rows
+        heads, rows = layout.heads[user_index], layout.config.rows
         start = layout.offsets[keys]
         first, end = start // rows, -(-(start + heads.groups * heads.padded) // rows)
         e.linear(stream, block, result, first, end)
-        self._keys(attention, user, result + start // layout.config.results_per_word)
+        self._keys(user_index, user, result + start // layout.config.results_per_word)
         self.stored.add(keys)
         e.label(op.module)
         e.linear(stream, block, result, 0, first)
