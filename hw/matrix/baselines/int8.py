@@ -26,7 +26,14 @@ class IntControl(data.Struct):
 
 
 class IntDecoder(wiring.Component):
-    """Recodes a weight; combinational."""
+    """Recodes an INT8 weight, in the same cycle.
+
+    Ports
+    -----
+    code (in, 8): A weight.
+    control (out, struct): The weight for the lanes, an `IntControl`.
+    invalid (out, 1): Always low: every byte is a weight.
+    """
 
     def __init__(self):
         super().__init__({"code": In(8), "control": Out(IntControl), "invalid": Out(1)})

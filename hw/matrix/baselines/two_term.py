@@ -64,7 +64,14 @@ EXPONENTS = {"e4m3": 15, "e5m2": 30, "pot": 15, "apot2": 16}
 
 
 class FloatDecoder(wiring.Component):
-    """Decodes one code of a format; combinational."""
+    """Decodes one code of a format, in the same cycle.
+
+    Ports
+    -----
+    code (in, 8): A code.
+    control (out, struct): The weight for the lanes; zero for an invalid code.
+    invalid (out, 1): High for a byte that is no code of the format.
+    """
 
     def __init__(self, kind):
         self.kind = kind

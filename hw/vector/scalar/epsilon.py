@@ -14,13 +14,17 @@ RIGHT_MOST = 1 << EPSILON_BITS.bit_length()
 
 
 class ScalarEpsilon(wiring.Component):
-    """``mantissa * 2**(2 * (RESULT_FRAC + amount) + 6 + exponent)``, rounded half to even.
+    """The epsilon of a norm in units of its mean square:
+    ``mantissa * 2**(2 * (RESULT_FRAC + amount) + 6 + exponent)``, rounded half to even.
 
     Ports
     -----
-    start, word, amount: mantissa and exponent, as in `golden.vector`, and the register
-    value: not longer than LEFT_MOST cycles later; ``carry`` more is the rounded one
-    """
+    start (in, 1): Pulses to begin with ``word`` and ``amount``.
+    word (in, signed 32): Epsilon as ROOT has it in `immediate` (`golden.vector.EPSILON_BITS`):
+        mantissa in the low bits, exponent in the top eight.
+    amount (in, signed 7): The exponent that the values were aligned by.
+    value (out, SQUARE_BITS), carry (out, 1): Their sum is the epsilon, at most LEFT_MOST cycles
+        after ``start``; they stay until the next one. """
 
     def __init__(self):
         super().__init__(
