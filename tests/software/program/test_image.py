@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import rf8
 from rf8.checkpoint.huggingface import from_transformers
+from rf8.checkpoint.load import PACKAGED
 from rf8.errors import DataError
 from rf8.program.image import Program
 
@@ -116,7 +117,7 @@ def test_failed_save_leaves_nothing(image, tmp_path, monkeypatch):
 def test_default_model_is_shipped_and_small():
     model = rf8.load_model("default")
     assert model.span == 16 and model.tokenizer() is not None
-    weights = rf8.model.PACKAGED / "default" / "model.safetensors"
+    weights = PACKAGED / "default" / "model.safetensors"
     assert weights.stat().st_size <= 8_000_000
     logits = rf8.Session(rf8.compile(model)).forward([5])
     assert np.isfinite(logits).all()
