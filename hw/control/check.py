@@ -181,7 +181,8 @@ class Checker(wiring.Component):
     taken (in, 1): Pulses in the cycle after the instruction was handed on.
     first (in, 1): Pulses when a program begins: the next instruction has none before it.
     chained (out, 1): High for a MATMUL right after another one, for as many columns, whose source
-        lies apart from what that one writes."""
+        lies apart from what that one writes.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config

@@ -18,7 +18,8 @@ class Rules(wiring.Component):
     -----
     operands (in, struct): The instruction.
     refused (out, 1): High when ``operands``, which have been there for `latency` cycles, break a
-    rule."""
+    rule.
+    """
 
     latency = 3
 
