@@ -43,7 +43,7 @@ def versions(names: list[str] = TOOLS) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" where the sources differ from it; "unknown" without either."""
+    """The checkout's commit, with "+" where the sources differ from it; else "unknown"."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(checkout()), *arguments]
