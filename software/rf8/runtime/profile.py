@@ -15,6 +15,7 @@ from golden.isa import Opcode
 from rf8.errors import DataError, UsageError
 from rf8.program.cycles import Cost, predict
 from rf8.program.image import Entry, Program
+from sim.stages import Stage
 
 _LAYER = re.compile(r"(?:\w+\.)*?\w+\.\d+(?=\.|:|$)")
 
@@ -140,7 +141,7 @@ def profile(
     head: bool = True,
     position: int | None = None,
     latency: int = 60,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Callable[[Stage], None] = lambda _: None,
 ) -> Profile:
     """The same, beside a run on the simulated RTL.
 

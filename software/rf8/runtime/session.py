@@ -19,10 +19,11 @@ from golden.isa import ErrorCode
 from golden.machine import Engine, Machine
 from rf8.errors import DataError, UsageError
 from rf8.program.image import Entry, Program
+from sim.stages import Stage
 
 Backend = Literal["golden", "rtl", "both"]
 
-Progress = Callable[[str], None]
+Progress = Callable[[Stage], None]
 
 
 class MachineStopped(RuntimeError):
