@@ -211,7 +211,7 @@ def _build(text: str, name: str, waves: bool) -> Path:
         if not (target / "top").exists():
             for old in target.parent.glob(f"{name}-*/"):
                 shutil.rmtree(old)
-            _compile(text, target, flags, variables)
+            _compile(text, target, flags, variables, waves)
     return target
 
 
@@ -227,7 +227,9 @@ def _runtime() -> Path:
     return library
 
 
-def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str]) -> None:
+def _compile(
+    text: str, folder: Path, flags: list[str], variables: dict[str, str], waves: bool = False
+) -> None:
     from cocotb_tools import runner as cocotb_runner
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -248,6 +250,7 @@ def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str
                 build_args=FLAGS + flags,
                 log_file=log,
                 always=True,
+                waves=waves,
             )
         except RuntimeError:
             lines = log.read_text(errors="replace").splitlines()

@@ -116,11 +116,12 @@ def test_options_and_result(monkeypatch, capsys, failure):
 
 
 @pytest.mark.slow
-def test_waveform(monkeypatch):
+def test_waveform():
     """In the format that this machine's headers allow."""
     result = runner.run_bench("matrix/requantize", waves=True)
     assert result.passed, result.failure
     path = runner.ROOT / result.waveform
     assert path.stat().st_size > 1000
     if path.suffix == ".vcd":
-        assert "$enddefinitions" in path.read_text()
+        with path.open() as lines:
+            assert any(line.startswith("$enddefinitions") for line in lines)
