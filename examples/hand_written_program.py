@@ -54,7 +54,7 @@ memory[PROGRAM : PROGRAM + len(program)] = np.frombuffer(program, np.uint8)
 
 golden = GoldenMachine(memory.copy(), config)
 golden.run(PROGRAM)
-with RtlMachine(memory, config, progress=print) as machine:
+with RtlMachine(memory, config, progress=lambda stage: print(stage.name)) as machine:
     outcome = machine.run(PROGRAM)
 assert not outcome.error, outcome
 

@@ -70,7 +70,12 @@ program = encode_program(
 )
 memory[PROGRAM : PROGRAM + len(program)] = np.frombuffer(program, np.uint8)
 
-with RtlMachine(memory, config, waveform=options.waveform, progress=print) as machine:
+
+def built(stage):
+    print(stage.name, "...")
+
+
+with RtlMachine(memory, config, waveform=options.waveform, progress=built) as machine:
     outcome = machine.run(PROGRAM)
 assert not outcome.error, outcome
 

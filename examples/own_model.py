@@ -53,7 +53,7 @@ for step in range(options.steps):
 quantized = rf8.quantize(from_transformers(model.eval(), "zen"))
 program = rf8.compile(quantized, config=options.config)
 prompt = list(options.prompt.encode())
-with rf8.Session(program, backend="both", progress=print) as session:
+with rf8.Session(program, backend="both", progress=lambda stage: print(stage.name)) as session:
     answer = session.generate(prompt, max_new_tokens=min(NEW, CONTEXT - len(prompt) + 1))
 print(repr(bytes(answer).decode()))
 print(f"cycles per token     {session.stats.cycles_per_token:,.0f}")
