@@ -30,7 +30,7 @@ class Rules(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o = self.operands
-        k_less = Signal(16)
+        k_less = Signal.like(o.k)
         m.d.sync += k_less.eq(o.k - 1)
         broken = {
             Opcode.MATMUL: self._placed() + self._columns() + self._matmul(),
