@@ -156,7 +156,7 @@ def test_terms_add_up(name):
     config = CONFIGS[name]
     rng = np.random.default_rng(SEED)
     dut = Sums(config)
-    added = {step: 0 for step in Step}
+    added = dict.fromkeys(Step, 0)
 
     async def bench(ctx):
         for _ in range(150):

@@ -72,7 +72,7 @@ def test_beats_come_in_order_and_never_too_many(name, pace):
             valid = ctx.get(dut.o.valid)
             if valid and not start:
                 assert fifo, f"cycle {cycle}: a beat that nobody sent"
-                word, wrong, came = fifo[0]
+                word, wrong, _ = fifo[0]
                 payload = ctx.get(dut.o.payload)
                 assert (payload["data"], payload["error"]) == (word, wrong), cycle
             elif not start:  # what has come is there two cycles later

@@ -214,12 +214,12 @@ OPCODES = np.array([*Opcode, Opcode.LOAD, Opcode.MATMUL], int)
 
 def random_rates(rng):
     """How likely each of `BITS` is in a cycle: what happens all the time, and some of the rest."""
-    usual = {"start": 0.5, "valid": 0.5, "answered": 0.6, "progress": 0.7, "bus_idle": 0.2}
+    usual = {"start": 0.5, "valid": 0.5, "answered": 0.6, "progress": 0.7, "bus_idle": 0.4}
     usual |= dict.fromkeys(("another_load", "another_matmul", "chained"), 0.6)
-    usual |= dict.fromkeys((f"done_{unit}" for unit in UNITS.values()), 0.1)
+    usual |= dict.fromkeys((f"done_{unit}" for unit in UNITS.values()), 0.06)
     rates = dict.fromkeys(BITS, 0) | usual
-    for name in rng.permutation(BITS)[: int(rng.integers(5))].tolist():
-        rates[name] = rng.choice([0.02, 0.1, 0.5])
+    for name in rng.permutation(BITS)[: max(0, int(rng.integers(-2, 5)))].tolist():
+        rates[name] = rng.choice([0.02, 0.1, 0.4])
     return np.array([*rates.values()])
 
 
@@ -246,7 +246,7 @@ def test_every_cycle_is_that_of_the_model():
         driver = Driver(ctx, dut)
         for cycle in range(3000):
             if cycle % 30 == 0:
-                rates, watchdog = random_rates(rng), int(rng.choice([0, 0, 1, 3, 8]))
+                rates, watchdog = random_rates(rng), int(rng.choice([0, 0, 0, 3, 12]))
             i = random_inputs(rng, model, rates, watchdog)
             driver.set(i)
             assert driver.outputs() == model.outputs(i), f"cycle {cycle}, {model}, inputs {i}"
