@@ -46,12 +46,10 @@ def test_bursts_end_on_multiples(longest):
     config, rng = CONFIGS[longest], np.random.default_rng(SEED)
     dut = Bursts(config)
     cases = [*runs(rng, config)]
-    chosen = [cases[n] for n in rng.permutation(len(cases))[:120]]
 
     async def bench(ctx):
-        for number, (address, beats) in enumerate(
-            map(cases.__getitem__, rng.permutation(len(cases))[:120])
-        ):
+        for number in range(120):
+            address, beats = cases[int(rng.integers(len(cases)))]
             assert not ctx.get(dut.busy) and not ctx.get(dut.o.valid)
             ctx.set(dut.start, 1)
             ctx.set(dut.address, address)
