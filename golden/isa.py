@@ -121,7 +121,7 @@ class Function(enum.IntEnum):
     GELU = 9
     """gelu(a), Q16"""
     GELU_TANH = 10
-    """its tanh form"""
+    """gelu(a) in its tanh form, Q16"""
     SILU = 11
     """silu(a), Q16"""
     RELU = 12
@@ -136,12 +136,12 @@ class Function(enum.IntEnum):
     CODE = 16
     """the RF8 code of a with CODE_FRAC fraction bits, at bias 0 and the machine's span"""
     RESIDUE = 17
-    """a less the value of its code"""
+    """a less the value of its RF8 code, with CODE_FRAC fraction bits"""
 
 
 class After(enum.IntEnum):
-    """What a VECTOR instruction computes at its end, from sum, peak (largest magnitude) and top
-    (largest) of a segment's y."""
+    """What a VECTOR instruction computes at the end of each segment, from the sum, the peak
+    (largest magnitude) and the top (largest) of its y: new values of the segment's registers."""
 
     NONE = 0
     MEAN = 1
@@ -164,23 +164,24 @@ class After(enum.IntEnum):
 
 
 class Output(enum.IntEnum):
-    """How a VECTOR instruction writes y."""
+    """What a VECTOR instruction writes of y to `dst`, for each segment."""
 
     WORDS = 0
-    """int32 elements"""
+    """y as int32 elements"""
     NONE = 1
-    """not at all"""
+    """nothing; registers are set all the same"""
     BLOCK = 2
-    """a word with the exponent, then mantissas of act_bits: a block for MATMUL"""
+    """a word that holds the register `exponent`, then y as mantissas of act_bits bits: a block, as
+    MATMUL takes it"""
     MANTISSAS = 3
-    """the same without the exponent's word"""
+    """y as mantissas of act_bits bits, without the word with the exponent"""
     CODES = 4
-    """a word with the exponent, then bytes"""
+    """a word that holds the register `exponent`, then y as bytes"""
     ROW = 5
-    """a word with the exponent, then int32 elements"""
+    """a word that holds the register `exponent`, then y as int32 elements"""
     TOP = 6
-    """not at all, but a word with top and the index of the first element that is as large: an
-    argmax; not of ROTATE, and not where a word has one element"""
+    """one word: the largest element of y, and the index of the first one that is as large (an
+    argmax). Illegal with ROTATE, and on machines whose words have one element"""
 
 
 HEADED = (Output.BLOCK, Output.CODES, Output.ROW)

@@ -232,9 +232,6 @@ ACTIVATIONS = {
 }
 """Name -> activation function: all that the project knows. Machine, compiler and loaders follow."""
 
-RESTS = {name: known.rest for name, known in ACTIVATIONS.items() if known.end}
-"""Tables of what is between an activation function and ReLU."""
-
 
 def activate(x: Int64, name: str) -> Int64:
     """The activation function of `ACTIVATIONS` of Q16 values."""

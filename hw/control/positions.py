@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from golden.config import AccelConfig
 from golden.isa import Flag, Opcode
 
-from ..lib.instruction import INDEXED, OPERANDS, POSITION_BITS, holds
+from ..lib.instruction import COLUMN, COUNT, INDEXED, OPERANDS, POSITION_BITS, K, holds
 
 
 class Positions(wiring.Component):
@@ -38,8 +38,8 @@ class Positions(wiring.Component):
                 "operands": In(OPERANDS),
                 "position": In(POSITION_BITS),
                 "tokens": In(POSITION_BITS).array(config.cols),
-                "count": Out(16),
-                "k": Out(16),
+                "count": Out(COUNT),
+                "k": Out(K),
                 "index": Out(POSITION_BITS + 1),
                 "lane": Out(exact_log2(config.bus_bytes)),
                 "far": Out(1),
@@ -55,7 +55,7 @@ class Positions(wiring.Component):
         is_matmul = Signal()
         is_load = Signal()
         by_token = Signal()
-        column = Signal(8)
+        column = Signal(COLUMN)
         token = Signal(POSITION_BITS)
         together = (o.opcode == Opcode.MATMUL) | (o.opcode == Opcode.VECTOR)
         m.d.sync += [

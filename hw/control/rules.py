@@ -18,7 +18,8 @@ class Rules(wiring.Component):
     -----
     operands (in, struct): The instruction.
     refused (out, 1): High when ``operands``, which have been there for `latency` cycles, break a
-    rule."""
+    rule.
+    """
 
     latency = 3
 
@@ -29,7 +30,7 @@ class Rules(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o = self.operands
-        k_less = Signal(16)
+        k_less = Signal.like(o.k)
         m.d.sync += k_less.eq(o.k - 1)
         broken = {
             Opcode.MATMUL: self._placed() + self._columns() + self._matmul(),

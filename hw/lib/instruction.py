@@ -17,8 +17,14 @@ ADDRESS = OPERANDS["address"].shape
 """Shape of a byte address in external memory, 32 bits."""
 COUNT = OPERANDS["count"].shape
 """Shape of a number of tiles, words, beats or elements, 16 bits."""
+K = OPERANDS["k"].shape
+"""Shape of a number of weight slices, or of input channels, 16 bits."""
 WORD = OPERANDS["src"].shape
 """Shape of the address of a scratchpad word as instructions hold it, 16 bits."""
+COLUMN = OPERANDS["column"].shape
+"""Shape of a column's number, or of a number of columns, 8 bits."""
+BEATS = 32
+"""Bits of the number of bus beats of a weight stream."""
 
 POSITION_BITS = 24
 """Bits of a position in a sequence, and of a token."""

@@ -74,7 +74,8 @@ class Decoder(wiring.Component):
     code (in, 8): An RF8 code.
     control (out, struct): The weight for the lanes, a `RowControl`; zero for an invalid code.
     invalid (out, 1): High for a byte that is no code, or whose exponent lies below the machine's
-    span."""
+    span.
+    """
 
     latency = 0
 

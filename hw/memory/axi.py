@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from golden.config import AccelConfig
 
-from ..lib.instruction import ADDRESS
+from ..lib.instruction import ADDRESS, BEATS
 
 READ_CLIENTS = ("fetch", "load", "weights")
 """Users of the read channel, in order of priority; the index is the AXI ID."""
@@ -150,7 +150,7 @@ class Bursts(wiring.Component):
             {
                 "start": In(1),
                 "address": In(config.addr_bits),
-                "beats": In(32),
+                "beats": In(BEATS),
                 "busy": Out(1),
                 "o": Out(stream.Signature(Burst)),
             }
@@ -160,7 +160,7 @@ class Bursts(wiring.Component):
         m = Module()
         size = exact_log2(self.config.bus_bytes)
         beat = Signal(self.config.addr_bits - size)
-        left = Signal(32)
+        left = Signal(BEATS)
         longest = self.config.burst_beats
         fine = exact_log2(longest)
         room = Signal(range(1, longest + 1))

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out, Signature, connect, flipped
 
 from golden.config import AccelConfig
 
-from ..lib.instruction import ADDRESS
+from ..lib.instruction import ADDRESS, BEATS
 from ..lib.queue import ReadAhead, StreamQueue
 from .axi import Bursts, read_port
 
@@ -22,7 +22,7 @@ class Descriptor(data.Struct):
     """
 
     address: ADDRESS
-    beats: 32
+    beats: BEATS
 
 
 def slice_signature(config: AccelConfig) -> Signature:

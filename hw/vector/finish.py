@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import SEGMENTS, After
 from golden.vector import SUM_BITS
 
-from ..lib.instruction import OPERANDS
+from ..lib.instruction import COUNT, OPERANDS
 from .decoder import CONTROL, REGISTERS, WAITING
 from .scalar.unit import LONG, ScalarUnit
 from .segment_counter import SegmentCounter
@@ -28,7 +28,7 @@ class Left(data.Struct):
     """
 
     registers: REGISTERS
-    count: 16
+    count: COUNT
 
 
 class VectorFinish(wiring.Component):
@@ -67,7 +67,7 @@ class VectorFinish(wiring.Component):
                 "control": In(CONTROL),
                 "leave": In(1),
                 "before": In(REGISTERS),
-                "count": In(16),
+                "count": In(COUNT),
                 "end": In(1),
                 "sum": In(signed(SUM_BITS)),
                 "peak": In(RESULT_BITS),

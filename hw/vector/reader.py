@@ -9,7 +9,7 @@ from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
 from ..lib.adders import add_choice
-from ..lib.instruction import OPERANDS, POSITION_BITS
+from ..lib.instruction import COUNT, OPERANDS, POSITION_BITS
 from .decoder import CONTROL, token
 from .segment_counter import SegmentCounter
 from .word_order import WordOrder
@@ -64,7 +64,7 @@ class VectorReader(wiring.Component):
                 "load": Out(1),
                 "take": Out(1),
                 "leave": Out(1),
-                "count": Out(16),
+                "count": Out(COUNT),
                 "read_enable": Out(1),
                 "read_address": Out(range(config.scratch_words)),
                 "token": Out(token(config)),
@@ -97,7 +97,7 @@ class VectorReader(wiring.Component):
         # Each column has its own number of elements: its words are full until ``gap`` are left, and
         # in the next one ``rest`` count.
         words = self._words(m, platform, walk.column)
-        left = Signal(16)
+        left = Signal(COUNT)
         gap = Signal(GAP_BITS)
         rest = Signal(lanes)
         issue = self._walk(m, walk, turn, phase, left, gap, rest, last, hold, end, words)
@@ -178,7 +178,7 @@ class VectorReader(wiring.Component):
         position, count = (v[:16].as_signed() for v in (self.position, o.count))
         more = Signal(signed(16))
         this_more = Signal(signed(16))
-        words = Signal(16)
+        words = Signal(COUNT)
         m.d.comb += [
             more.eq(Mux(c.length, o.column[:5], 0) + (lanes - 1)),
             this_more.eq(Mux(c.length, column + 1, 0)),

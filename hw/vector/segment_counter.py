@@ -7,6 +7,8 @@ from amaranth.lib.wiring import In, Out
 from golden.config import AccelConfig
 from golden.isa import SEGMENTS
 
+from ..lib.instruction import COLUMN, OPERANDS
+
 
 class SegmentCounter(wiring.Component):
     """Goes through the columns of a VECTOR instruction and, within each, its segments.
@@ -27,8 +29,8 @@ class SegmentCounter(wiring.Component):
             {
                 "start": In(1),
                 "step": In(1),
-                "columns": In(8),
-                "segments": In(8),
+                "columns": In(COLUMN),
+                "segments": In(OPERANDS["segments"].shape),
                 "column": Out(range(max(2, config.cols))),
                 "segment": Out(range(SEGMENTS)),
                 "turn": Out(1),

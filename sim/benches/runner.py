@@ -25,7 +25,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from sim.cache import lock, sources_digest, write_atomically
-from sim.toolchain import package_version, verilator_env
+from sim.toolchain import is_installed, package_version, verilator_env
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parent.parent
@@ -60,7 +60,8 @@ NO_RUNTIME = {"VM_GLOBAL_FAST": "", "VM_GLOBAL_SLOW": ""}
 
 @dataclass(frozen=True)
 class Result:
-    """How a bench went. ``failure`` is its failing assertion, or None."""
+    """How a bench went. ``failure`` is its failing assertion, or None; ``log`` and ``waveform`` are
+    paths in the checkout."""
 
     name: str
     configurations: str
@@ -70,6 +71,7 @@ class Result:
     build_seconds: float
     failure: str | None
     log: str
+    waveform: str | None
 
     @property
     def passed(self) -> bool:
@@ -79,8 +81,29 @@ class Result:
         return {**asdict(self), "passed": self.passed}
 
 
-def run_bench(name: str, seed: int = 1) -> Result:
-    """Build and run one bench; failures of any kind are in the result."""
+def select(names: list[str]) -> list[str]:
+    """The benches of ``names``: whole names, or their ends as far as they are unique.
+
+    Raises
+    ------
+    ValueError
+        For a name that is of no bench, or the end of several.
+    """
+    found = []
+    for name in names:
+        ends = [bench for bench in BENCHES if f"/{bench}".endswith(f"/{name}")]
+        if name not in BENCHES and len(ends) != 1:
+            what = "which of them" if ends else "no such bench; there are"
+            raise ValueError(f"{name!r}: {what}: {', '.join(ends or BENCHES)}")
+        found.append(name if name in BENCHES else ends[0])
+    return list(dict.fromkeys(found))
+
+
+def run_bench(name: str, seed: int = 1, waves: bool = False) -> Result:
+    """Build and run one bench; failures of any kind are in the result.
+
+    ``waves``: write a waveform of all that happens; needs a slower build of its own.
+    """
     module = _module(name)
     bench = importlib.import_module(module)
     folder = BUILD / "runs" / name
@@ -89,9 +112,10 @@ def run_bench(name: str, seed: int = 1) -> Result:
     log, report = folder / "run.log", folder / "checks.jsonl"
     started = built = time.monotonic()
     try:
-        model = _build(_verilog(name, bench.parts), name.replace("/", "."))
+        model = _build(_verilog(name, bench.parts), name.replace("/", "."), waves)
         built = time.monotonic()
-        failure = _simulate(model, module, folder, log, report, seed)
+        waveform = folder / f"waves.{_trace_format()}" if waves else None
+        failure = _simulate(model, module, folder, log, report, seed, waveform)
     except Exception as error:  # whatever it is: the other benches are to run
         failure = "; ".join(f"{type(error).__name__}: {error}".splitlines()[:2])
     lines = report.read_text().splitlines() if report.exists() else []
@@ -105,16 +129,22 @@ def run_bench(name: str, seed: int = 1) -> Result:
         build_seconds=round(built - started, 1),
         failure=failure or (None if tests else "no test ran"),
         log=str(log.relative_to(ROOT)),
+        waveform=next((str(path.relative_to(ROOT)) for path in folder.glob("waves.*")), None),
     )
 
 
 def run_benches(
-    names: list[str], seed: int, jobs: int, progress: Callable[[Result], None]
+    names: list[str],
+    seed: int,
+    jobs: int,
+    progress: Callable[[Result], None],
+    waves: bool = False,
 ) -> list[Result]:
     """Run benches, ``jobs`` of them at a time; results in the order of ``names``."""
-    _runtime()
+    if not waves:
+        _runtime()
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(run_bench, name, seed) for name in names]
+        futures = [pool.submit(run_bench, name, seed, waves) for name in names]
         results = []
         for future in futures:
             results.append(future.result())
@@ -164,15 +194,24 @@ def _digest(*texts: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _build(text: str, name: str) -> Path:
+def _trace_format() -> str:
+    """FST, or else VCD, which is larger but needs no headers."""
+    return "fst" if is_installed("zlib.h") and is_installed("lz4.h") else "vcd"
+
+
+def _build(text: str, name: str, waves: bool) -> Path:
     """The folder of the compiled model of ``text``, whose top module is ``top``."""
-    library = _runtime()
-    target = BUILD / "models" / f"{name}-{_digest(text)}"
+    if waves:
+        name, flags = f"{name}.waves", [f"--trace-{_trace_format()}"]
+        variables = {}  # the run-time library has to be one with tracing
+    else:
+        flags, variables = ["-LDFLAGS", str(_runtime())], NO_RUNTIME
+    target = BUILD / "models" / f"{name}-{_digest(text, *flags)}"
     with lock(target.with_suffix(".lock")):
         if not (target / "top").exists():
             for old in target.parent.glob(f"{name}-*/"):
                 shutil.rmtree(old)
-            _compile(text, target, ["-LDFLAGS", str(library)], NO_RUNTIME)
+            _compile(text, target, flags, variables, waves)
     return target
 
 
@@ -188,7 +227,9 @@ def _runtime() -> Path:
     return library
 
 
-def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str]) -> None:
+def _compile(
+    text: str, folder: Path, flags: list[str], variables: dict[str, str], waves: bool = False
+) -> None:
     from cocotb_tools import runner as cocotb_runner
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -209,6 +250,7 @@ def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str
                 build_args=FLAGS + flags,
                 log_file=log,
                 always=True,
+                waves=waves,
             )
         except RuntimeError:
             lines = log.read_text(errors="replace").splitlines()
@@ -217,7 +259,13 @@ def _compile(text: str, folder: Path, flags: list[str], variables: dict[str, str
 
 
 def _simulate(
-    model: Path, module: str, folder: Path, log: Path, report: Path, seed: int
+    model: Path,
+    module: str,
+    folder: Path,
+    log: Path,
+    report: Path,
+    seed: int,
+    waveform: Path | None,
 ) -> str | None:
     """Run the tests of ``module``; the first failure, or None."""
     from cocotb_tools.runner import get_runner
@@ -242,6 +290,7 @@ def _simulate(
                 results_xml=str(results),
                 log_file=log,
                 seed=seed,
+                test_args=["--trace", "--trace-file", str(waveform)] if waveform else [],
             )
         except RuntimeError as error:
             if not results.exists():

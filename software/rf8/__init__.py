@@ -6,12 +6,13 @@
 >>> rf8.Session(program, backend="golden").generate([464], 8)      # doctest: +SKIP
 """
 
+from rf8 import quantize
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model
 from rf8.compiler.driver import compile
 from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from rf8.program.image import Program
-from rf8.quantize import quantize, sqnr_db
+from rf8.quantize import sqnr_db
 from rf8.runtime.session import Session
 
 __version__ = "0.1.0"

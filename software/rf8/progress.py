@@ -4,6 +4,3 @@ from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
 """Takes the name of the part that begins, its number, and how many there are."""
-
-Message = Callable[[str], None]
-"""Takes a line that says what is being done."""

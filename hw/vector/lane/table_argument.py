@@ -1,14 +1,17 @@
 """Arguments of tables, in a lane of the vector unit."""
 
+from functools import reduce
+from operator import or_
+
 from amaranth.hdl import Cat, Const, Module, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS
-from golden.layers import EXP2, RESTS, SINE, TURN_BITS
+from golden.layers import EXP2, SINE, TURN_BITS
 
 from ...lib.adders import add_subtract
-from ..decoder import CONTROL, STEP_BITS
+from ..decoder import CONTROL, CURVES, ROW_BITS, STEP_BITS, TABLES
 from ..tables import INDEX_BITS, SHORT_BITS
 
 EXP2_BITS = EXP2.index_bits + EXP2.step_bits
@@ -31,7 +34,8 @@ class TableArgument(wiring.Component):
     beyond (out, 1): High when the argument lies beyond the table, and all is zero; three cycles
         after ``a``.
     rest (out, STEP_BITS + 1): Interpolation fraction in [0, 1], both ends included; four cycles
-        after ``a``."""
+        after ``a``.
+    """
 
     def __init__(self):
         super().__init__(
@@ -40,7 +44,7 @@ class TableArgument(wiring.Component):
                 "a": In(signed(RESULT_BITS)),
                 "base": In(signed(RESULT_BITS + 1)),
                 "magnitude": Out(RESULT_BITS),
-                "address": Out(INDEX_BITS + 2),
+                "address": Out(INDEX_BITS + ROW_BITS),
                 "whole": Out(5),
                 "beyond": Out(1),
                 "rest": Out(STEP_BITS + 1),
@@ -74,7 +78,7 @@ class TableArgument(wiring.Component):
             split = _split(turned, SINE)
             m.d.comb += [Cat(place, index).eq(Cat(split, minus, Const(1)))]
         with m.Else():
-            for table, chosen in ((RESTS["silu"], c.silu), (RESTS["gelu"], ~c.silu)):
+            for table, chosen in self._curves():
                 with m.If(chosen):
                     past = table.step_bits + INDEX_BITS
                     m.d.comb += Cat(place, index).eq(_split(argument[:past], table))
@@ -110,6 +114,18 @@ class TableArgument(wiring.Component):
             m.d.sync += way.eq(value)
             m.d.comb += output.eq(way)
         return m
+
+    def _curves(self):
+        """Activation functions by where their tables end: one such table, and whether the function
+        is one of those. The end that most of them have is told by its being none of the others."""
+        c = self.control
+        ends: dict[int, list] = {}
+        for function in CURVES:
+            ends.setdefault(TABLES[function].step_bits, []).append(function)
+        *others, usual = sorted(ends.values(), key=len)
+        chosen = [reduce(or_, (c[f.name.lower()] for f in functions)) for functions in others]
+        pairs = [(TABLES[functions[0]], bit) for functions, bit in zip(others, chosen, strict=True)]
+        return [*pairs, (TABLES[usual[0]], ~reduce(or_, chosen) if chosen else Const(1))]
 
 
 def _split(argument, table):

@@ -10,7 +10,7 @@ from golden.layers import EXP_FRAC, INVERSE_FRAC
 from golden.vector import SUM_BITS
 
 from ...lib.adders import add_subtract
-from ...lib.instruction import OPERANDS
+from ...lib.instruction import COUNT, OPERANDS
 from .epsilon import SQUARE_BITS, ScalarEpsilon
 from .steps import INVERSE_BITS, ScalarSteps
 
@@ -44,7 +44,7 @@ class ScalarDivider(wiring.Component):
                 "start": In(1),
                 "sum": In(signed(SUM_BITS)),
                 "amount": In(signed(7)),
-                "count": In(16),
+                "count": In(COUNT),
                 "done": Out(1),
                 "value": Out(signed(RESULT_BITS)),
                 "large": Out(1),

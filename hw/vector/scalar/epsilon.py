@@ -24,7 +24,8 @@ class ScalarEpsilon(wiring.Component):
         mantissa in the low bits, exponent in the top eight.
     amount (in, signed 7): The exponent that the values were aligned by.
     value (out, SQUARE_BITS), carry (out, 1): Their sum is the epsilon, at most LEFT_MOST cycles
-        after ``start``; they stay until the next one. """
+        after ``start``; they stay until the next one.
+    """
 
     def __init__(self):
         super().__init__(

@@ -10,7 +10,7 @@ from golden.isa import After
 from golden.layers import CODE_FRAC, NORM_BITS
 from golden.vector import AMOUNT_MAX, SUM_BITS
 
-from ...lib.instruction import OPERANDS
+from ...lib.instruction import COUNT, OPERANDS
 from ...lib.saturate import saturate
 from ..coder import VectorCoder
 from ..decoder import REGISTERS
@@ -44,7 +44,7 @@ class ScalarUnit(wiring.Component):
                 "operands": In(OPERANDS),
                 "load": In(1),
                 "before": In(REGISTERS),
-                "count": In(16),
+                "count": In(COUNT),
                 "start": In(1),
                 "sum": In(signed(SUM_BITS)),
                 "peak": In(RESULT_BITS),

@@ -59,8 +59,10 @@ def main() -> int:
         wanted = ["compile", *wanted]
     if {"token", "amaranth", "default"} & set(wanted):
         from sim.build import build_library
+        from sim.stages import Stages
 
-        build_library(get_config("sim"), progress=console.print)
+        with Stages() as stages:
+            build_library(get_config("sim"), progress=stages)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "gpt2-124m.rf8"

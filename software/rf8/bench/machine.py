@@ -23,6 +23,7 @@ from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
 from rf8.checkpoint.architecture import GPT2Spec, is_conv1d, is_matrix
 from rf8.checkpoint.model import Model
 from rf8.gg import gg_
+from rf8.quantize.rounding import quantize
 from rf8.runtime.session import Session
 
 
@@ -83,7 +84,7 @@ def bench_compile(path: Path) -> Iterator[Figure]:
     model = gpt2_124m()
     weights = sum(model.float_tensor(name).nbytes for name in model.tensors)
     started = time.perf_counter()
-    program = rf8.compile(rf8.quantize(model))
+    program = rf8.compile(quantize(model))
     yield Figure(
         "quantise and compile 124M", time.perf_counter() - started, "s", 30.0, better="lower"
     )
@@ -142,7 +143,7 @@ def bench_golden(path: Path) -> Iterator[Figure]:
 def bench_smollm2() -> Iterator[Figure]:
     """Decode steps of SmolLM2-135M on the golden torch path."""
     model = rf8.load_model("smollm2-135m")
-    session = Session(rf8.compile(rf8.quantize(model), context=1024), "golden")
+    session = Session(rf8.compile(quantize(model), context=1024), "golden")
     session.append([1, 2, 3, 4])
     seconds = min(fastest(lambda: session.append([5]), 1) for _ in range(8))
     yield Figure("SmolLM2-135M, golden torch path", 1 / seconds, "tokens/s", 2.0)

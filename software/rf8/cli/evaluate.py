@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import rf8
 from golden.config import get_config
 from rf8.checkpoint.load import load_model
 from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app
 from rf8.cli.quantize import read_tokens, text_window
 from rf8.console import Bar
 from rf8.errors import UsageError
+from rf8.quantize.rounding import quantize
 
 if TYPE_CHECKING:
     from rf8.evaluation.perplexity import Perplexity
@@ -57,7 +57,7 @@ def evaluate(
             raise UsageError(f"--float goes with a model in RF8; {model} is a float model itself")
         reference = source
         with Bar("quantising") as step:
-            source = rf8.quantize(source, span=target.span, progress=step)
+            source = quantize(source, span=target.span, progress=step)
     with tempfile.TemporaryDirectory() as folder, Bar("measuring") as step:
         found = measure(
             source, reference, ids, out or Path(folder) / "eval.json",

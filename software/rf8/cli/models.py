@@ -24,6 +24,7 @@ from rf8.errors import UsageError
 from rf8.export.flat import save_flat
 from rf8.program.disassembler import listing
 from rf8.program.image import Program
+from rf8.quantize.rounding import quantize
 from rf8.runtime.profile import explain
 
 
@@ -78,7 +79,7 @@ def compiled(
     target = get_config(config)
     if model.span is None:
         with Bar("quantising") as step:
-            model = rf8.quantize(model, span=target.span, progress=step)
+            model = quantize(model, span=target.span, progress=step)
     graph = None
     if export:
         from rf8.checkpoint.huggingface import to_transformers

@@ -15,6 +15,7 @@ from rf8.console import notes
 from rf8.errors import UsageError
 from rf8.program.image import Program
 from rf8.runtime.profile import Layer, Profile, plot, profile
+from sim.stages import Stages
 
 PICTURES = (".png", ".svg", ".pdf")
 WAITS = ("fetch", "memory", "weights", "drain")
@@ -47,10 +48,8 @@ def profile_command(
     """Run tokens on the simulated RTL, and show predicted beside measured cycles, by layer."""
     if picture is not None and picture.suffix.lower() not in PICTURES:
         raise UsageError(f"--plot is {picture}, must end in one of: {', '.join(PICTURES)}")
-    found = profile(
-        Program.load(file), columns, head, position, latency,
-        progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
-    )  # fmt: skip
+    with Stages(notes) as stages:
+        found = profile(Program.load(file), columns, head, position, latency, progress=stages)
     if as_json:
         print(json.dumps(found.as_dict()))
     else:

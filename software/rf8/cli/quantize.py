@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-import rf8
+import rf8.quantize.rounding
 from golden.format import Rounding
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model, RF8Tensor
@@ -72,7 +72,9 @@ def quantize(
     else:
         rounding: Rounding = "paper" if method is Method.paper else "nearest_even"
         with Bar("quantising") as step:
-            result = rf8.quantize(source, rounding=rounding, span=span, progress=step)
+            result = rf8.quantize.rounding.quantize(
+                source, rounding=rounding, span=span, progress=step
+            )
         result.save(output)
     rows = _rows(source, result, reports)
     if as_json:

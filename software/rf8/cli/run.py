@@ -28,6 +28,7 @@ from rf8.program.image import Program
 from rf8.runtime.sampler import Sampler
 from rf8.runtime.session import Session, Stats
 from sim.rtl import MemoryModel
+from sim.stages import Stages
 
 
 class Backend(StrEnum):
@@ -85,10 +86,10 @@ def run(
     if not temperature and (top_k is not None or top_p != 1):
         raise UsageError("--top-k and --top-p need a --temperature: without one, greedy")
     choose = Sampler(temperature, seed, top_k=top_k, top_p=top_p) if temperature else None
-    session = Session(
-        program, backend.value, memory=memory, waveform=waveform,
-        progress=lambda text: notes.print(f"[dim]{text}[/dim]"),
-    )  # fmt: skip
+    with Stages(notes) as stages:
+        session = Session(
+            program, backend.value, memory=memory, waveform=waveform, progress=stages
+        )  # fmt: skip
     with session, ExitStack() as files:
         session.check_ids(ids)
         session.check_length(len(ids), max_new_tokens)

@@ -16,8 +16,11 @@ from rf8.compiler.tensors import Cache, Heads
 
 
 def angles(e: Emitter, steps_at: int, width: int) -> int:
-    """Cosines and signed sines of this position, for `rotate`; ``steps_at``: steps, then
-    offsets, of both, in memory."""
+    """Cosines and signed sines for `rotate` at the columns' positions; returns the place of the
+    table.
+
+    ``steps_at``: address in memory of the steps, and behind them of the offsets, for both.
+    """
     count = 2 * e.words(width) * e.config.results_per_word
     words = e.words(count)
     table, offsets = e.scratch.take(words), e.scratch.take(words)
@@ -30,7 +33,8 @@ def angles(e: Emitter, steps_at: int, width: int) -> int:
 
 
 def rotate(e: Emitter, x: int, count: int, table: int, width: int) -> None:
-    """Rotary positions in place: pairs are neighbours, heads follow each other."""
+    """Turn ``count`` elements at ``x`` by the angles of ``table``, in place; pairs are neighbours,
+    and heads of ``width`` elements follow each other."""
     e.vector(
         Function.ROTATE,
         count,
@@ -49,10 +53,11 @@ def _runs(e: Emitter, heads: int) -> Sequence[range]:
 
 
 def queries(e: Emitter, q: int, heads: Heads) -> int:
-    """Blocks of all heads' queries, each twice, for both codes of a key.
+    """Blocks of all heads' queries; returns the place of the first. Each block has the query twice,
+    once for either code of a key.
 
-    Between its passes stands the FENCE after which keys and values are read: STOREs have time
-    to end before it, and weights to come after it.
+    Between the two passes over the queries stands the FENCE after which keys and values are read:
+    STOREs have time to end before it, and weights to come after it.
     """
     padded, words = heads.padded, e.words(heads.padded)
     each = block_words(2 * padded, e.config)
@@ -108,7 +113,7 @@ def _to_codes(e: Emitter, x: int, many: int, heads: Heads) -> None:
 
 
 def append_keys(e: Emitter, k: int, heads: Heads, cache: Cache) -> None:
-    """Encode the keys of all heads and store them at their position."""
+    """Encode the keys of all heads at ``k`` and store them where their positions belong."""
     config, words = e.config, e.words(heads.padded)
     slices = 1 + 2 * heads.padded
     each = 1 + 2 * words
@@ -140,7 +145,7 @@ def append_keys(e: Emitter, k: int, heads: Heads, cache: Cache) -> None:
 
 
 def append_values(e: Emitter, v: int, heads: Heads, cache: Cache) -> None:
-    """Encode the values of all heads and store them at their position."""
+    """Encode the values of all heads at ``v`` and store them where their positions belong."""
     config, words = e.config, e.words(heads.padded)
     each = 1 + -(-heads.padded // config.bus_bytes)
     for run in _runs(e, heads.groups):
@@ -170,7 +175,8 @@ def append_values(e: Emitter, v: int, heads: Heads, cache: Cache) -> None:
 def store_indexed(
     e: Emitter, address: int, count: int, src: int, shift: int, stride: int, heads: Heads
 ) -> None:
-    """From each column to its position's place."""
+    """Store from each column's bank to the place of its position: ``count`` beats, ``stride`` beats
+    from one index to the next, ``1 << shift`` positions in a beat."""
     for column in range(e.columns):
         e.emit(
             Opcode.STORE,
@@ -186,7 +192,7 @@ def store_indexed(
 
 
 def attend(e: Emitter, q: int, heads: Heads, cache: Cache) -> int:
-    """The context vectors of all heads, one after the other.
+    """The context vectors of all heads, one after the other; returns the place of the first.
 
     Heads are taken in groups as large as the scratchpad has room for.
     """
@@ -210,7 +216,7 @@ def attend(e: Emitter, q: int, heads: Heads, cache: Cache) -> int:
 
 
 def context_block(e: Emitter, context: int, heads: Heads) -> int:
-    """An activation block of what `attend` gave, which it frees."""
+    """An activation block of what `attend` gave, whose words it frees."""
     count = heads.queries * heads.stride(e.config)
     e.vector(Function.SHIFT, count, context, after=After.QUANTIZE, immediate=RESULT_FRAC)
     block = e.quantized(context, count)

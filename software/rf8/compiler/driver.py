@@ -13,7 +13,7 @@ from rf8.compiler.ir import (
     Graph,
 )
 from rf8.compiler.layout import Layout
-from rf8.compiler.lower import _Lowering
+from rf8.compiler.lower import Lowering
 from rf8.compiler.passes import optimize
 from rf8.errors import DataError
 from rf8.program.image import Entry, Program
@@ -77,7 +77,7 @@ def _program(layout: Layout, argmax: bool) -> Program:
     for columns in sorted({1, config.cols}):
         for head in (True, False):
             emitter = Emitter(config, columns, model.name)
-            found = _Lowering(layout, emitter, head, argmax).run()
+            found = Lowering(layout, emitter, head, argmax).run()
             parts += [found] if head else []
             entries.append(Entry(columns, head, memory.end + len(text), emitter.labels))
             text += encode_program(emitter.instructions, config)

@@ -37,7 +37,16 @@ def strides(src: int, other: int, dst: int) -> dict[str, int]:
 class Emitter:
     """Writes the instructions of one program, for ``columns`` tokens at once.
 
-    ``labels``: (number of the first instruction, name) of each part, in order.
+    A place is the address of a word of the scratchpad; a vector lies at the same place in every
+    column's bank. Words are taken from and given back to ``scratch``.
+
+    Parameters
+    ----------
+    config: the accelerator
+    columns: tokens that the program computes side by side
+    model: its name, for errors
+    instructions: what has been written so far
+    labels: (number of the first instruction, name) of each part, in order
     """
 
     config: AccelConfig
@@ -50,17 +59,23 @@ class Emitter:
         self.scratch = Scratchpad(self.config.scratch_words, self.model)
 
     def label(self, name: str) -> None:
-        """What follows belongs to ``name``."""
+        """The instructions from here on belong to the part ``name``."""
         self.labels.append((len(self.instructions), name))
 
     def emit(self, opcode: Opcode, **fields: int) -> None:
-        """One instruction, checked."""
+        """Write one instruction.
+
+        Raises
+        ------
+        IllegalInstruction
+            Where the machine would refuse it: a mistake of the compiler.
+        """
         instruction = Instruction(opcode=opcode, **fields)
         check(instruction, self.config)
         self.instructions.append(instruction)
 
     def words(self, elements: int) -> int:
-        """Scratchpad words of int32 elements."""
+        """How many words of the scratchpad ``elements`` int32 elements take."""
         return vector_words(elements, self.config)
 
     # Single instructions.
@@ -68,7 +83,9 @@ class Emitter:
     def vector(
         self, function: Function, count: int, src: int, dst: int | None = None, **fields: int
     ) -> None:
-        """A VECTOR instruction; without ``dst`` it writes nothing."""
+        """Write a VECTOR instruction of ``count`` elements at ``src``, with its results at ``dst``,
+        or for its registers alone where ``dst`` is None. ``fields``: others than the usual ones, of
+        one segment and 32-bit words."""
         given = {"k": RESULT_BITS, "segments": 1, "output": Output.WORDS, **fields}
         if dst is None:
             given["output"] = Output.NONE
@@ -83,15 +100,16 @@ class Emitter:
         )
 
     def load(self, address: int, words: int, dst: int) -> None:
-        """The same words to every column's bank."""
+        """Load ``words`` words from ``address`` to ``dst`` in every column's bank."""
         for column in range(self.columns):
             self.emit(Opcode.LOAD, column=column, address=address, count=words, dst=dst)
 
     def matmul(
         self, stream: Stream, src: int, dst: int, first: int = 0, tiles: int | None = None
     ) -> None:
-        """Tiles from ``first`` on of a matrix times the block at ``src``; the matrix has no bias
-        planes or whole beats in a tile."""
+        """Multiply a matrix, or ``tiles`` of its tiles from number ``first`` on, by the block at
+        ``src``. A ``first`` other than 0 needs tiles of whole beats.
+        """
         config = self.config
         tiles = stream.tiles if tiles is None else tiles
         slices = (5 if stream.bias else 1) + stream.inputs
@@ -110,7 +128,11 @@ class Emitter:
     # Operations.
 
     def embed(self, table: Stream, limit: int, by: Flag, dst: int) -> None:
-        """Row `token` or `position` of an RF8 embedding, as Q16."""
+        """The row of an RF8 embedding for each column's token or position, as Q16 elements at
+        ``dst``.
+
+        ``limit``: rows of the table; ``by``: `Flag.TOKEN` or `Flag.INDEX`.
+        """
         width, config = table.inputs, self.config
         row = self.scratch.take(1 + self.words(width))
         for column in range(self.columns):
@@ -132,7 +154,8 @@ class Emitter:
         self.scratch.free(row)
 
     def block(self, src: int, count: int, dst: int) -> None:
-        """An activation block of values whose QUANTIZE has been done."""
+        """Make an activation block at ``dst`` of the ``count`` elements at ``src``, whose exponent
+        an instruction with `After.QUANTIZE` has put into the registers."""
         self.vector(
             Function.SHIFT,
             count,
@@ -144,7 +167,7 @@ class Emitter:
         )
 
     def quantized(self, src: int, count: int) -> int:
-        """A new block of the values at ``src``, whose QUANTIZE has been done."""
+        """The same in words of its own, whose place is returned."""
         block = self.scratch.take(block_words(count, self.config))
         self.block(src, count, block)
         return block
@@ -152,8 +175,11 @@ class Emitter:
     def norm(
         self, x: int, width: int, gamma: Block, places: tuple[int, int | None], epsilon: float
     ) -> int:
-        """LayerNorm where ``places``, of gamma and beta in memory, has both; else RMSNorm. Gives a
-        block."""
+        """Write a LayerNorm or an RMSNorm (`golden.layers`) of the vector ``x``; returns the place
+        of its result, an activation block.
+
+        ``gamma``: the norm's weight, whose exponent goes into the instructions. ``places``:
+        addresses in memory of its mantissas and of beta, which is None for an RMSNorm."""
         words, mantissa_exponent = self.words(width), layers.split_epsilon(epsilon)
         gamma_at, beta_at = places
         y, weight = self.scratch.take(words), self.scratch.take(words)
@@ -188,8 +214,9 @@ class Emitter:
     def linear(
         self, stream: Stream, block: int, result: int, first: int = 0, end: int | None = None
     ) -> None:
-        """Results of a matrix, or of its tiles from ``first`` to ``end``, in their place among
-        ``result``."""
+        """Write a matrix product, or that of the tiles from ``first`` to ``end``, whose results lie
+        within ``result`` where those of the whole matrix would.
+        """
         end = stream.tiles if end is None else end
         words = self.config.rows // self.config.results_per_word
         if first < end:
@@ -198,8 +225,12 @@ class Emitter:
     def head(
         self, stream: Stream, block: int, logits: Buffer, vocab: int, argmax: bool
     ) -> list[int]:
-        """Results of a matrix to memory, as many tiles at a time as the scratchpad has room for; or
-        with ``argmax`` the largest of each part and its place. Gives each part's first result."""
+        """Write the last matrix product and send its results to memory, as many tiles at a time as
+        the scratchpad has room for; with ``argmax`` only the largest result of each part, and its
+        index.
+
+        Returns the number of the first result of each part.
+        """
         config = self.config
         per_tile = config.rows // config.results_per_word
         pair = self.scratch.take(1) if argmax else None
@@ -232,5 +263,5 @@ class Emitter:
         return parts
 
     def halt(self) -> None:
-        """The program's end."""
+        """Write the end of the program."""
         self.emit(Opcode.HALT)

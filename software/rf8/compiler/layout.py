@@ -20,11 +20,23 @@ from rf8.progress import Progress
 
 
 class Layout:
-    """Where everything of a model lies.
+    """Where everything of a model lies in external memory.
 
-    ``weights``: address and bytes of all that is only read; ``logits``, ``regions``: what programs
-    write. Streams, norms, caches and angles are found by operation; `offsets` says where, in
-    elements, the parts of a vector begin that is split.
+    Parameters
+    ----------
+    model: in RF8
+    graph: its operations, optimised
+    config: the accelerator
+    context: the most positions of a sequence
+    progress: is told each operation whose weights are laid out
+
+    Attributes
+    ----------
+    weights: address and bytes of all that is only read logits: where programs leave them; regions:
+    all that programs write users: for each vector, the operations that take it heads, caches: of
+    each attention; norms: of each norm, its weight and the addresses of weight and bias; streams:
+    of each linear layer and embedding by name; angles: address for each kind of rotary positions
+    offsets: of each part of a vector that is split, the element at which it begins
 
     Raises
     ------
@@ -121,8 +133,8 @@ class Layout:
             self.streams[parts[0][0]] = stream  # an embedding may be the same matrix
 
     def _split_rows(self, splits: list[int]) -> NDArray[np.int64]:
-        """Rows of a matrix whose results are cut into parts, each from a word's start; heads are
-        padded, and pairs that turn are neighbours. Notes where the parts begin."""
+        """Rows of a matrix whose results are split, -1 for one of zeros: each part begins at a
+        word, heads are padded, and rotary pairs are neighbours. Notes where the parts begin."""
         found: list[NDArray[np.int64]] = []
         first = place = 0
         for index in sorted(splits, key=lambda i: self._split(i).part):
@@ -153,7 +165,8 @@ class Layout:
         return rows.reshape(-1)
 
     def _context_columns(self, heads: Heads) -> NDArray[np.int64] | None:
-        """Columns of the matrix that follows attention, where heads are padded to words."""
+        """Columns of the matrix that follows an attention whose heads are padded, -1 for one of
+        zeros; None where they are not."""
         stride, width = heads.stride(self.config), heads.width
         if stride == width:
             return None
@@ -208,8 +221,8 @@ class Layout:
         return self.memory.put(elements)
 
     def _put_angles(self, rotary: Rotary, width: int) -> int:
-        """Steps and offsets of `Emitter.angles`: cosines, then sines, the first of a pair's
-        negative."""
+        """Steps and offsets for `rf8.compiler.attention.angles`: cosines, then sines, of which the
+        first of each pair is negated by half a turn."""
         padded = padded_width(width, self.config)
         steps = np.zeros(padded, np.int64)
         steps[:width] = np.repeat(rotary_steps(width, rotary.theta), 2)

@@ -26,8 +26,16 @@ from rf8.compiler.tensors import padded_width
 from rf8.errors import DataError
 
 
-class _Lowering:
-    """Writes one program: walks the graph, and keeps track of which words hold what."""
+class Lowering:
+    """Writes one program: walks the graph, and keeps track of which words hold which vector.
+
+    Parameters
+    ----------
+    layout: where tensors lie in memory
+    emitter: takes the instructions
+    with_head: whether logits are wanted, or only keys and values
+    argmax: whether the machine finds the likeliest token
+    """
 
     def __init__(self, layout: Layout, emitter: Emitter, with_head: bool, argmax: bool) -> None:
         self.layout, self.e, self.with_head, self.argmax = layout, emitter, with_head, argmax
@@ -42,8 +50,10 @@ class _Lowering:
         self.living: Counter[int] = Counter()
 
     def run(self) -> list[int]:
-        """All operations; without the head, those up to the last norm. Gives the first token of
-        each part of the head."""
+        """Write all operations; without the head, those up to the last norm.
+
+        Returns the first token of each part of the head.
+        """
         e, head = self.e, self.ops[-1]
         parts: list[int] = []
         assert isinstance(head, Linear)
@@ -90,7 +100,14 @@ class _Lowering:
         self._free(index, op)
 
     def _blocks(self, index: int) -> bool:
-        """Whether a vector enters matrix products: it is then made as an activation block."""
+        """Whether the vector ``index`` enters a matrix product, and so is made as an activation
+        block.
+
+        Raises
+        ------
+        DataError
+            Where something else takes it, too.
+        """
         used = [isinstance(self.ops[user], Linear) for user in self.users[index]]
         if any(used) and len(used) > 1:
             user = self.ops[self.users[index][1]]
@@ -101,17 +118,17 @@ class _Lowering:
         return any(used)
 
     def _new(self, index: int, place: int) -> None:
-        """A vector in a run of its own."""
+        """Note that the vector ``index`` lies at ``place``, in a run of words of its own."""
         self.places[index] = self.runs[index] = place
         self.living[place] += 1
 
     def _inside(self, index: int, other: int, place: int) -> None:
-        """A vector in the run of another."""
+        """Note that the vector ``index`` lies at ``place``, in the run of the vector ``other``."""
         self.places[index], self.runs[index] = place, self.runs[other]
         self.living[self.runs[index]] += 1
 
     def _free(self, index: int, op: Op) -> None:
-        """Give back the words of what was used for the last time."""
+        """Give back the words of what ``op`` used for the last time."""
         for value in set(op.inputs):
             if self.last[value] == index:
                 self._drop(value)
@@ -124,7 +141,8 @@ class _Lowering:
             self.e.scratch.free(run)
 
     def _target(self, index: int, operands: tuple[int, ...]) -> None:
-        """Where a result goes: in place of an operand that is not needed any more."""
+        """Find a place for the result ``index``: that of an operand that is not needed any more, or
+        a new one."""
         for value in operands:
             if self.last[value] == index:
                 self._inside(index, value, self.places[value])
@@ -145,7 +163,8 @@ class _Lowering:
         self._finish(index, ACTIVATIONS[op.kind].function, self.places[op.x], {})
 
     def _finish(self, index: int, function: Function, src: int, fields: dict[str, int]) -> None:
-        """The last instruction of an elementwise operation; a block where one is wanted."""
+        """Write the last instruction of an elementwise operation, and make an activation block of
+        its result where one is wanted."""
         width, target = self.ops[index].width, self.places[index]
         if not self._blocks(index):
             self.e.vector(function, width, src, target, **fields)
@@ -157,7 +176,7 @@ class _Lowering:
         self._new(index, block)
 
     def _attention(self, index: int, op: Attention) -> None:
-        """A block of the context."""
+        """Write an attention; its result is an activation block of the context."""
         e, layout = self.e, self.layout
         heads, cache = layout.heads[index], layout.caches[index]
         q, k, v = (self.places[value] for value in (op.q, op.k, op.v))
@@ -182,8 +201,8 @@ class _Lowering:
         attention.append_keys(e, place, heads, self.layout.caches[index])
 
     def _linear(self, index: int, op: Linear) -> None:
-        """Where keys are among the results they come first: they are sent to memory, byte by byte,
-        while the others are computed."""
+        """Write a matrix product. Where keys are among its results they come first: they are sent
+        to memory, byte by byte, while the others are computed."""
         e, layout = self.e, self.layout
         stream, block = layout.streams[op.module], self.places[op.x]
         result = e.scratch.take(e.words(stream.elements))
@@ -206,7 +225,8 @@ class _Lowering:
         e.linear(stream, block, result, end)
 
     def _keys_of(self, index: int) -> tuple[int, int] | None:
-        """The part of a vector that is the keys of an attention, and that."""
+        """Of the vector ``index``: the part that is an attention's keys, and the index of that
+        attention; None where there is none."""
         for part in self.users[index]:
             for user in self.users[part]:
                 op = self.ops[user]

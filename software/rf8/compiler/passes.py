@@ -9,8 +9,9 @@ from rf8.compiler.ir import _OPERANDS, Builder, Graph, Linear, Op, Split, verify
 
 
 def _rewritten(graph: Graph, change: Callable[[int, Op, Builder, list[int]], int]) -> Graph:
-    """A graph that ``change`` appends operation by operation; it gets each with its old index and
-    the new indices of all before it."""
+    """A graph made anew: ``change`` appends each operation, which has the new indices of its
+    inputs, or others in its place. It gets the old index, the operation, the builder, and the new
+    indices of all operations before it, and returns the new index of the vector."""
     builder = Builder()
     new: list[int] = []
     for index, op in enumerate(graph.ops):

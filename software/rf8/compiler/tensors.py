@@ -13,10 +13,11 @@ from golden.isa import vector_words
 
 @dataclass(frozen=True)
 class Stream:
-    """A matrix in memory, as tiles of ``rows`` outputs by ``inputs`` weights.
+    """A matrix in memory as a weight stream (`golden.stream`).
 
-    ``elements``: results, padding rows included.
-    """
+    ``address``: of its first beat. ``inputs``: weights of a row. ``tiles``: of ``rows`` outputs
+    each. ``bias``: whether tiles carry a layer bias. ``elements``: results, those of padding rows
+    included."""
 
     address: int
     inputs: int
@@ -27,11 +28,11 @@ class Stream:
 
 @dataclass(frozen=True)
 class Cache:
-    """Where the keys and values of a layer lie, each list by key-value head.
+    """Addresses of the keys and values of a layer; each list has an entry for each key-value head.
 
-    ``keys``: tiles of positions, ``2 * width`` weights each; ``values``: for each tile of channels
-    an address, a slice for each position; ``biases``: int32 exponents of the values.
-    """
+    ``keys``: a weight stream of tiles of positions, ``2 * padded`` weights a row. ``values``: a
+    weight stream for each tile of channels, with a slice for each position. ``biases``: an int32
+    exponent of the values for each position."""
 
     keys: list[int]
     values: list[list[int]]
@@ -40,7 +41,11 @@ class Cache:
 
 @dataclass(frozen=True)
 class Heads:
-    """Shape of attention, widths padded to whole words: see `padded_width`."""
+    """The shape of a layer's attention.
+
+    ``queries``, ``groups``: heads of queries, and of keys and values. ``width``: elements of a
+    head; ``padded``: with the zeros that fill it up (`padded_width`). ``context``: the most
+    positions."""
 
     queries: int
     groups: int
@@ -58,10 +63,12 @@ class Heads:
 
 
 def padded_width(width: int, config: AccelConfig) -> int:
-    """Elements that a head's query takes: two of them fill a block without a gap."""
+    """Elements of a head of ``width`` with zeros to fill it up: two such queries fill an activation
+    block without a gap."""
     return -(-width // config.acts_per_word) * config.acts_per_word
 
 
 def interleaved_rows(width: int) -> NDArray[np.int64]:
-    """Order of a head's rows in which the pairs i and i + width/2 are neighbours."""
+    """The order of a head's rows [width] in which the rotary pairs i and i + width/2 become
+    neighbours."""
     return np.arange(width).reshape(2, -1).T.reshape(-1)

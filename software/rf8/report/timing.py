@@ -14,6 +14,7 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -21,14 +22,17 @@ from rich.table import Table
 
 from golden.config import get_config
 from rf8.console import Bar, notes
+from rf8.errors import DataError
 from rf8.files import replaced_file
 from rf8.progress import Progress
-from rf8.report.provenance import ROOT, commit, versions
+from rf8.report.provenance import checkout, commit, versions
 from rf8.report.tools import run_tool
 from sim.build import BuildFailed
 from sim.toolchain import ToolMissing
 
-STORED = ROOT / "docs" / "timing.json"
+STORED = Path("docs", "timing.json")
+"""Where results are kept in the checkout."""
+
 SEEDS = (1, 2, 3)
 DEVICE = "LFE5U-85F"
 SPEED_GRADE = "6"
@@ -61,7 +65,11 @@ DESIGNS = [
 
 def stored() -> list[dict[str, Any]]:
     """The list ``timing`` of a report as it was last measured; empty in an installed package."""
-    found: list[dict[str, Any]] = json.loads(STORED.read_text()) if STORED.exists() else []
+    try:
+        path = checkout() / STORED
+    except DataError:
+        return []
+    found: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     return found
 
 
@@ -249,15 +257,16 @@ Runs are kept by content: what is interrupted goes on where it was.""",
         )
         return 2
     try:
+        path = checkout() / STORED
         with Bar("place and route") as progress:
             records = measure(chosen, options.jobs, progress)
-    except (ToolMissing, BuildFailed) as error:
+    except (DataError, ToolMissing, BuildFailed) as error:
         notes.print(f"rf8.report.timing: {error}", markup=False, soft_wrap=True)
         return 1
     kept = {record["design"]: record for record in stored()}
     kept |= {record["design"]: record for record in records}
     order = [design.name for design in DESIGNS if design.name in kept]
-    with replaced_file(STORED) as temporary:
+    with replaced_file(path) as temporary:
         temporary.write_text(json.dumps([kept[name] for name in order], indent=1) + "\n")
     table = Table("design", "lowest MHz", "target", "each seed", "critical path", box=None)
     for r in records:
@@ -266,7 +275,7 @@ Runs are kept by content: what is interrupted goes on where it was.""",
             r["design"], f"{r['fmax_mhz']}", f"{r['target_mhz'] or '-'}", seeds, r["critical_path"]
         )
     Console(highlight=False).print(table)
-    notes.print(f"stored in {STORED.relative_to(ROOT)}")
+    notes.print(f"stored in {STORED}")
     return 0
 
 

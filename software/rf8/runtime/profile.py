@@ -15,7 +15,7 @@ from golden.isa import Opcode
 from rf8.errors import DataError, UsageError
 from rf8.program.cycles import Cost, predict
 from rf8.program.image import Entry, Program
-from rf8.progress import Message
+from sim.stages import Report
 
 _LAYER = re.compile(r"(?:\w+\.)*?\w+\.\d+(?=\.|:|$)")
 
@@ -141,7 +141,7 @@ def profile(
     head: bool = True,
     position: int | None = None,
     latency: int = 60,
-    progress: Message = lambda _: None,
+    progress: Report = lambda _: None,
 ) -> Profile:
     """The same, beside a run on the simulated RTL.
 

@@ -22,7 +22,7 @@ from golden.isa import ErrorCode
 from golden.machine import Engine, GoldenMachine
 from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from rf8.program.image import Entry, Program
-from rf8.progress import Message
+from sim.stages import Report
 
 if TYPE_CHECKING:
     from sim.rtl import MemoryModel
@@ -104,7 +104,7 @@ class Session:
         waveform: str | Path | None = None,
         engine: Engine = "torch",
         machines: Mapping[str, MachineFactory] = MappingProxyType({}),
-        progress: Message = lambda _: None,
+        progress: Report = lambda _: None,
     ) -> None:
         if backend not in get_args(Backend):
             known = ", ".join(get_args(Backend))

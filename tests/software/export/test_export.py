@@ -41,12 +41,6 @@ def make(folder, *arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def icarus():
-    if shutil.which("iverilog") is None:
-        pytest.fail("Icarus Verilog is missing: apt-get install iverilog")
-
-
-@pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     write_verilog(TINY, folder)
@@ -68,7 +62,8 @@ def spoil(path, line=3):
 
 
 @pytest.mark.parametrize("name", ["tiny", "custom"])
-def test_icarus_says_pass_and_can_say_fail(icarus, request, tmp_path, name):
+@pytest.mark.needs("iverilog")
+def test_icarus_says_pass_and_can_say_fail(request, tmp_path, name):
     folder = tmp_path / "copy"
     shutil.copytree(request.getfixturevalue(name), folder)
     done = make(folder, "icarus")
@@ -95,7 +90,8 @@ def test_verilator_says_pass_and_can_say_fail(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("what", ["activation", "instruction"])
-def test_a_changed_image_fails(icarus, tiny, tmp_path, what):
+@pytest.mark.needs("iverilog")
+def test_a_changed_image_fails(tiny, tmp_path, what):
     folder = tmp_path / "copy"
     shutil.copytree(tiny, folder)
     image = make_image(TINY)
@@ -145,7 +141,8 @@ def board_says(folder):
     return re.findall(r"\w+ [01]+", done.stdout)
 
 
-def test_board_shows_pass_and_can_show_fail(icarus, custom, tmp_path):
+@pytest.mark.needs("iverilog")
+def test_board_shows_pass_and_can_show_fail(custom, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(custom, folder)
     assert board_says(folder) == ["started 001", "ended 010"]

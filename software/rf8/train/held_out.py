@@ -1,4 +1,4 @@
-"""``python -m rf8.train.evaluate MODEL ...``: held-out perplexity of models, float or RF8.
+"""``python -m rf8.train.held_out MODEL ...``: held-out perplexity of models, float or RF8.
 
 The text and the split are those of the recipe; an RF8 model is evaluated in float with the values
 of its codes, so the figures differ by the weights alone.
@@ -44,7 +44,7 @@ def main() -> int:
                 row = (f"{figures[k]:,}" for k in ("tokens", "perplexity", "bits_per_byte"))
                 table.add_row(name, kind, text, *row)
     except (DataError, RuntimeError) as error:
-        print(f"rf8.train.evaluate: {error}", file=sys.stderr)
+        print(f"rf8.train.held_out: {error}", file=sys.stderr)
         return 1
     console.print(table)
     return 0

@@ -1,0 +1,48 @@
+"""Builds of the simulator: their stages, ahead of time, and what is said of one that fails."""
+
+import pytest
+
+from golden.config import CONFIGS
+from sim import build
+
+TINY = CONFIGS["tiny"]
+
+
+def test_stages_are_told_and_a_second_build_has_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    stages = []
+    library = build.build_library(TINY, progress=stages.append)
+    names = [stage.name.split()[0] for stage in stages]
+    assert names == ["generating", "verilating", "compiling"]
+    assert all(stage.seconds > 0 and "config tiny" in stage.name for stage in stages)
+    assert build.build_library(TINY, progress=stages.append) == library
+    assert len(stages) == 3 and library.is_file()
+
+
+def test_options_of_the_build_are_of_its_name(monkeypatch, tmp_path):
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); endmodule")
+    monkeypatch.setattr(build, "_build", lambda *arguments: arguments[3].touch())
+    first = build.build_library(TINY)
+    assert build.build_library(TINY) == first != build.build_library(TINY, trace=True)
+    monkeypatch.setitem(build.MAKE_VARIABLES, "OPT_FAST", "-O1")
+    assert build.build_library(TINY) != first
+
+
+def test_failed_build_names_tool_and_log_and_keeps_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); garbage")
+    with pytest.raises(build.BuildFailed, match=r"verilator failed: %Error.*log: .*\.log"):
+        build.build_library(TINY)
+    assert not list((tmp_path / "sim").glob("*.so")) and not list(tmp_path.glob("sim/build-*"))
+
+
+def test_the_command_builds_or_says_why_not(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); garbage")
+    assert build.main(["tiny"]) == 1
+    assert "sim.build: verilator failed: %Error" in capsys.readouterr().err
+    assert build.main(["huge"]) == 1
+    assert capsys.readouterr().err.startswith("sim.build: no config 'huge'; there are: tiny, ")
+    monkeypatch.setattr(build, "_build", lambda *arguments: arguments[3].touch())
+    assert build.main(["tiny"]) == 0 and list((tmp_path / "sim").glob("tiny-*.so"))
