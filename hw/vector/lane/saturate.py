@@ -20,7 +20,7 @@ class VectorSaturate(wiring.Component):
     Ports
     -----
     control (in, struct): The instruction, decoded.
-    whole (in, signed 48), up (in, 1), over (in, 1), minus (in, 1): Of `VectorShifter`.
+    whole (in, signed 34), up (in, 1), over (in, 1), minus (in, 1): Of `VectorShifter`.
     added (in, signed 33): What is added, with them.
     high (in, 24): A cycle later: of SQUARE, the bits above 32.
     keep (in, 1): A cycle later: high when ``y`` is not to be zero.

@@ -37,7 +37,7 @@ class VectorShifter(wiring.Component):
     wrap (in, 1): High to take the low bits without saturation, where ``right`` is LEFT_BITS;
         constant.
     cut (in, 1): High when what falls below is of no account; constant.
-    whole (out, signed 48), up (out, 1): The result is their sum.
+    whole (out, signed 34), up (out, 1): The result is their sum.
     over (out, 1): High when the result saturates instead,
     minus (out, 1): below zero when this is high.
     """
