@@ -18,8 +18,13 @@ class ScalarEpsilon(wiring.Component):
 
     Ports
     -----
-    start, word, amount: mantissa and exponent, as in `golden.vector`, and the register
-    value: not longer than LEFT_MOST cycles later; ``carry`` more is the rounded one
+    start (in, 1): Pulses when ``word`` and ``amount`` are there.
+    word (in, signed 32): The operand `immediate` of ROOT: mantissa and exponent (EPSILON_BITS of
+        `golden.vector`); its exponent must be there in the cycle of ``start``, as the mantissa.
+    amount (in, signed 7): The register of that name.
+    value (out, 62): The value without its last rounding, LEFT_MOST cycles after ``start`` at the
+        latest.
+    carry (out, 1): High when the rounded value is one more, likewise.
     """
 
     def __init__(self):

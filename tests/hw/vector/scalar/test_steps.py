@@ -63,7 +63,8 @@ def test_every_control():
         for cycle in range(3000):
             if cycle % 40 == 0:  # a few of them often, as a division has them
                 rates = rng.choice([0, 0.03, 0.9], len(CONTROLS))
-            c = dict(zip(CONTROLS, (rng.random(len(CONTROLS)) < rates).astype(int).tolist()))
+            bits = (rng.random(len(CONTROLS)) < rates).astype(int).tolist()
+            c = dict(zip(CONTROLS, bits, strict=True))
             if model.bits and c["first"]:
                 c["load"] = 0
             if model.rest:
