@@ -109,24 +109,6 @@ EXCEPTIONS: dict[str, str] = {
 """Modules that have no test of their own name, and why."""
 
 TO_WRITE: dict[str, str] = {
-    "hw.vector.coder": "to be written",
-    "hw.vector.decoder": "to be written",
-    "hw.vector.finish": "to be written",
-    "hw.vector.lane.lane": "to be written",
-    "hw.vector.lane.multiplier": "to be written",
-    "hw.vector.lane.saturate": "to be written",
-    "hw.vector.lane.shifter": "to be written",
-    "hw.vector.lane.table_argument": "to be written",
-    "hw.vector.reader": "to be written",
-    "hw.vector.reduce": "to be written",
-    "hw.vector.scalar.divider": "to be written",
-    "hw.vector.scalar.epsilon": "to be written",
-    "hw.vector.scalar.steps": "to be written",
-    "hw.vector.scalar.unit": "to be written",
-    "hw.vector.segment_counter": "to be written",
-    "hw.vector.settings": "to be written",
-    "hw.vector.word_order": "to be written",
-    "hw.vector.writer": "to be written",
 }
 """Modules whose test is still to be written."""
 
