@@ -17,7 +17,8 @@ class StreamQueue(wiring.Component):
 
     Ports
     -----
-    i (in, stream): Payloads; ready while fewer than ``depth`` are waiting.
+    i (in, stream): Payloads; ready while fewer than ``depth`` are waiting, but with a depth of 2
+        not in the cycle after one came.
     o (out, stream): The same in order.
     """
 

@@ -1,4 +1,4 @@
-"""The array and its combiner: exact dot products, in order, each in the cycle that is promised."""
+"""The array: exact dot products, in order, each in the cycle that is promised."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import cocotb
 import numpy as np
-from cocotb.triggers import ClockCycles, FallingEdge, RisingEdge
+from cocotb.triggers import FallingEdge, RisingEdge
 
 from golden.config import AccelConfig, get_config
 from golden.format import INTEGERS, in_span
-from hw.matrix.combine import Combiner
 from sim.benches.aligned import Aligned
-from sim.benches.harness import Run, bench_test, signed
+from sim.benches.harness import Run, bench_test
 
 TINY = get_config("tiny").replace(max_k=64)
 CONFIGS = {
@@ -31,9 +30,7 @@ CONFIGURATIONS = f"{len(CONFIGS)} arrays: 1 to 16 bins, 2 to 8 rows, 1 to 4 colu
 
 
 def parts():
-    arrays = {name: Aligned(config) for name, config in CONFIGS.items()}
-    combiners = {f"combiner_{name}": Combiner(config) for name, config in CONFIGS.items()}
-    return arrays | combiners
+    return {name: Aligned(config) for name, config in CONFIGS.items()}
 
 
 @dataclass(frozen=True)
@@ -211,41 +208,3 @@ async def largest_dots(run: Run) -> None:
                 Tile(np.full((shape, config.rows), code), np.full((shape, config.cols), x))
             )
     await bench.drain()
-
-
-@bench_test(limit=3_000, part=[f"combiner_{name}" for name in CONFIGS])
-async def combiner(run: Run) -> None:
-    """Horner's rule over random bins, of which some are void, with pauses in ``enable``.
-
-    Rows come in any order, but none twice in a row.
-    """
-    config = CONFIGS[run.part.removeprefix("combiner_")]
-    dut = await run.start(enable=0)
-    handles = dut.array("bins", config.rows)
-    # A bin may hold the largest value only if the sum of all bins still fits.
-    bound = 1 << (config.bin_bits - 2)
-    for _ in range(20):
-        totals = [0] * config.rows
-        before = None
-        for index in reversed(range(config.bins)):
-            order = run.rng.permutation(config.rows).tolist()
-            if order[0] == before:
-                order.reverse()
-            before = order[-1]
-            for row in order:
-                while run.rng.random() < 0.2:
-                    dut.enable.value = 0
-                    await RisingEdge(dut.clk)
-                bins = run.rng.integers(-bound, bound, config.rows)
-                live = bool(run.rng.random() < 0.7)
-                totals[row] = (totals[row] << (1 << config.align)) + (int(bins[row]) if live else 0)
-                for handle, value in zip(handles, bins, strict=True):
-                    handle.value = int(value)
-                dut.row.value, dut.pick.value = row, int(live) << row
-                dut.top.value, dut.enable.value = index == config.bins - 1, 1
-                await RisingEdge(dut.clk)
-                if index == 0:
-                    dut.enable.value = 0
-                    await ClockCycles(dut.clk, Combiner.latency)
-                    expected = signed(totals[row], config.acc_bits)
-                    run.check(dut.sum.value.to_signed(), expected, f"sum of row {row}")
