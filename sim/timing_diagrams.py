@@ -152,8 +152,8 @@ def segment() -> list[Wave]:
     connect(module, unit.read, scratchpad.vector)
     connect(module, unit.write, scratchpad.elements)
     lines = (
-        "run.start", "reader.load", "read.enable", "read.address", "token.valid", "token.last",
-        "writer.token.valid", "write.enable", "write.address", "sums.end", "finish.set",
+        "run.start", "reader.load", "read.enable", "read.address", "word.valid", "word.last",
+        "result.valid", "write.enable", "write.address", "sums.end", "finish.set",
         "finish.header", "run.done",
     )  # fmt: skip
     addresses = {"read.address": unit.read, "write.address": unit.write}
@@ -164,14 +164,14 @@ def segment() -> list[Wave]:
 
     async def bench(ctx: Any) -> None:
         parts = unit.inside.submodules
-        token = parts.reader.token
+        sideband = parts.reader.sideband
         wires = {
             "run.start": unit.run.start,
             "reader.load": parts.reader.load,
             "read.enable": unit.read.enable,
-            "token.valid": token.valid,
-            "token.last": token.last & token.valid,
-            "writer.token.valid": parts.writer.token.valid,
+            "word.valid": sideband.valid,
+            "word.last": sideband.last & sideband.valid,
+            "result.valid": parts.writer.sideband.valid,
             "write.enable": unit.write.enable,
             "sums.end": parts.sums.end,
             "finish.set": parts.finish.set,

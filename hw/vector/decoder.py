@@ -61,7 +61,7 @@ CONTROL = data.StructLayout(
 """``<function>``: one bit each."""
 
 
-def token(config: AccelConfig) -> data.StructLayout:
+def sideband(config: AccelConfig) -> data.StructLayout:
     """What goes with a word through the lanes.
 
     Fields

@@ -10,7 +10,7 @@ from golden.isa import SEGMENTS
 
 from ..lib.adders import add_choice
 from ..lib.instruction import COUNT, OPERANDS, POSITION_BITS
-from .decoder import CONTROL, token
+from .decoder import CONTROL, sideband
 from .segment_counter import SegmentCounter
 from .word_order import WordOrder
 
@@ -43,7 +43,7 @@ class VectorReader(wiring.Component):
     count (out, 16): Elements of the column's segments.
     read_enable (out, 1): High to read a word of the scratchpad.
     read_address (out, log2(scratch_words)): The word.
-    token (out, struct): What goes with the word: that of its first operand or, of ROTATE, of the
+    sideband (out, struct): What goes with the word: that of its first operand or, of ROTATE, of the
         first of each two.
     bank (out, log2(cols)): Column of the word that was read two cycles before.
     """
@@ -67,7 +67,7 @@ class VectorReader(wiring.Component):
                 "count": Out(COUNT),
                 "read_enable": Out(1),
                 "read_address": Out(range(config.scratch_words)),
-                "token": Out(token(config)),
+                "sideband": Out(sideband(config)),
                 "bank": Out(range(max(2, config.cols))),
             }
         )
@@ -120,17 +120,17 @@ class VectorReader(wiring.Component):
             bank.eq(walk.column),
             later.eq(bank),
             self.bank.eq(later),
-            self.token.step.eq(issue & ~phase[0]),
-            self.token.second.eq(phase[1]),
-            self.token.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),
-            self.token.last.eq(last),
-            self.token.index.eq(turn.word),
+            self.sideband.step.eq(issue & ~phase[0]),
+            self.sideband.second.eq(phase[1]),
+            self.sideband.valid.eq(issue & (phase == Mux(c.rotate, 2, 0))),
+            self.sideband.last.eq(last),
+            self.sideband.index.eq(turn.word),
         ]
         full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
         partly = (left == gap) & ~full
         for lane in range(1 << lanes):
             here = rest >= lane + 1 if lane + 1 < 1 << lanes else 0  # else the word is full
-            m.d.sync += self.token.mask[lane].eq(full | (partly & here))
+            m.d.sync += self.sideband.mask[lane].eq(full | (partly & here))
         return m
 
     def _walk(self, m, walk, turn, phase, left, gap, rest, last, hold, end, words):
@@ -216,4 +216,4 @@ class VectorReader(wiring.Component):
             m.d.comb += base.eq(Mux(phase[1], sine, other))
             with m.If(c.rotate):
                 m.d.comb += index.eq(turn.repeated)
-        m.d.sync += [self.read_address.eq(base + index), self.token.first.eq(first)]
+        m.d.sync += [self.read_address.eq(base + index), self.sideband.first.eq(first)]

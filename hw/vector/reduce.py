@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS, AccelConfig
 from golden.vector import SUM_BITS
 
 from ..lib.adders import add_subtract
-from .decoder import place_bits, token
+from .decoder import place_bits, sideband
 
 
 def reduce_latency(config: AccelConfig) -> int:
@@ -23,8 +23,9 @@ class VectorReduce(wiring.Component):
 
     Ports
     -----
-    token (in, struct): What goes with the word of results on ``y``.
-    y (in, signed 56, for each lane): Results; zero, and of no account, where the token's mask is.
+    sideband (in, struct): What goes with the word of results on ``y``.
+    y (in, signed 56, for each lane): Results; zero, and of no account, where the mask of the
+        sideband is.
     end (out, 1): Pulses when the outputs below are those of a whole segment; they stay until the
         next one's first results.
     sum (out, signed 56): The sum.
@@ -38,7 +39,7 @@ class VectorReduce(wiring.Component):
         lanes = config.results_per_word
         super().__init__(
             {
-                "token": In(token(config)),
+                "sideband": In(sideband(config)),
                 "y": In(signed(SUM_BITS)).array(lanes),
                 "end": Out(1),
                 "sum": Out(signed(SUM_BITS)),
@@ -51,7 +52,7 @@ class VectorReduce(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         nodes = []
-        for n, (y, seen) in enumerate(zip(self.y, self.token.mask, strict=True)):
+        for n, (y, seen) in enumerate(zip(self.y, self.sideband.mask, strict=True)):
             low = y[:RESULT_BITS].as_signed()
             minus = low[-1]
             magnitude = add_subtract(
@@ -68,7 +69,7 @@ class VectorReduce(wiring.Component):
         total, peak, top, seen, lane = nodes[0]
 
         names = ("valid", "first", "last", "index")
-        now = [self.token[name] for name in names]
+        now = [self.sideband[name] for name in names]
         for number in range(reduce_latency(self.config) - 1):
             kept = [Signal(v.shape(), name=f"{n}{number}") for n, v in zip(names, now, strict=True)]
             m.d.sync += [k.eq(v) for k, v in zip(kept, now, strict=True)]

@@ -14,7 +14,7 @@ from golden.isa import SEGMENTS
 
 from ..lib.instruction import POSITION_BITS, UnitSignature
 from ..memory.scratchpad import bank_read, choose_bank, write_same
-from .decoder import REGISTERS, WAITING, VectorDecoder, token
+from .decoder import REGISTERS, WAITING, VectorDecoder, sideband
 from .finish import VectorFinish
 from .lane.lane import VectorLane
 from .reader import VectorReader
@@ -87,8 +87,8 @@ class VectorUnit(wiring.Component):
         for part in (reader, writer, finish):
             m.d.comb += part.start.eq(self.run.start)
 
-        tokens = self._tokens(m, reader.token)
-        lanes = self._lanes(m, tokens, reader.bank, decoder.control, settings.settings)
+        sidebands = self._sidebands(m, reader.sideband)
+        lanes = self._lanes(m, sidebands, reader.bank, decoder.control, settings.settings)
         for n, lane in enumerate(lanes):
             m.d.comb += [
                 writer.y[n].eq(lane.y),
@@ -102,9 +102,9 @@ class VectorUnit(wiring.Component):
             self.read.address.eq(reader.read_address),
             settings.place.eq(reader.place),
             settings.take.eq(reader.take),
-            settings.hand.eq(tokens[ELEMENTS_AT - 1].step & tokens[ELEMENTS_AT - 1].first),
-            writer.token.eq(tokens[-1]),
-            sums.token.eq(tokens[-1]),
+            settings.hand.eq(sidebands[ELEMENTS_AT - 1].step & sidebands[ELEMENTS_AT - 1].first),
+            writer.sideband.eq(sidebands[-1]),
+            sums.sideband.eq(sidebands[-1]),
             finish.leave.eq(reader.leave),
             finish.before.eq(settings.taken),
             finish.count.eq(reader.count),
@@ -124,16 +124,16 @@ class VectorUnit(wiring.Component):
         ]
         return m
 
-    def _tokens(self, m, first):
-        """The token of each cycle from a word's address to its results."""
-        tokens = [first]
+    def _sidebands(self, m, first):
+        """The sideband of each cycle from a word's address to its results."""
+        sidebands = [first]
         for number in range(1, ELEMENTS_AT + VectorLane.latency + 1):
-            tokens.append(Signal(token(self.config), name=f"token{number}"))
-        for before, after in pairwise(tokens):
+            sidebands.append(Signal(sideband(self.config), name=f"sideband{number}"))
+        for before, after in pairwise(sidebands):
             m.d.sync += after.eq(before)
-        return tokens
+        return sidebands
 
-    def _lanes(self, m, tokens, bank, control, settings):
+    def _lanes(self, m, sidebands, bank, control, settings):
         """Lanes, and the registers in which the words of a and b meet."""
         config = self.config
         count = config.results_per_word
@@ -143,7 +143,7 @@ class VectorUnit(wiring.Component):
         m.d.sync += word.eq(later)
         elements = [word.word_select(n, RESULT_BITS) for n in range(count)]
         product = ELEMENTS_AT + VectorLane.product_at
-        here = tokens[ELEMENTS_AT]
+        here = sidebands[ELEMENTS_AT]
         lanes = []
         # How far the element is that ROTATE turns this one with, where it is in the same word.
         turned = control.rotate & here.second
@@ -163,9 +163,9 @@ class VectorUnit(wiring.Component):
                 lane.b.eq(later.word_select(n, RESULT_BITS)),
                 lane.control.eq(control),
                 lane.settings.eq(settings),
-                lane.step.eq(tokens[product].step),
-                lane.second.eq(tokens[product].second),
-                lane.keep.eq(tokens[-2].mask[n]),
+                lane.step.eq(sidebands[product].step),
+                lane.second.eq(sidebands[product].second),
+                lane.keep.eq(sidebands[-2].mask[n]),
             ]
         m.submodules.tables = tables = VectorTables(count)
         for port, lane in enumerate(lanes):

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 from golden.config import RESULT_BITS, AccelConfig
 
 from ..lib.instruction import OPERANDS
-from .decoder import CONTROL, WAITING, place_bits, token
+from .decoder import CONTROL, WAITING, place_bits, sideband
 from .segment_counter import SegmentCounter
 
 
@@ -21,7 +21,7 @@ class VectorWriter(wiring.Component):
     start (in, 1): Pulses when an instruction starts.
     operands (in, struct): The instruction.
     control (in, struct): The same, decoded.
-    token (in, struct): What goes with the word of results on ``y``.
+    sideband (in, struct): What goes with the word of results on ``y``.
     y (in, signed 32, for each lane): Results.
     header (in, 1): High: write the header of the segment whose sums came last, as soon as no other
         word is written.
@@ -43,7 +43,7 @@ class VectorWriter(wiring.Component):
                 "start": In(1),
                 "operands": In(OPERANDS),
                 "control": In(CONTROL),
-                "token": In(token(config)),
+                "sideband": In(sideband(config)),
                 "y": In(signed(RESULT_BITS)).array(lanes),
                 "header": In(1),
                 "exponent": In(signed(8)),
@@ -61,7 +61,7 @@ class VectorWriter(wiring.Component):
         m = Module()
         o, c = self.operands, self.control
         m.submodules.walk = walk = SegmentCounter(self.config)
-        ends = self.token.valid & self.token.last
+        ends = self.sideband.valid & self.sideband.last
         m.d.comb += [
             walk.start.eq(self.start),
             walk.step.eq(ends),
@@ -73,8 +73,8 @@ class VectorWriter(wiring.Component):
         place = Signal(2)
         final = Signal()
         m.d.comb += final.eq(place == Mux(c.bytes, 3, c.halves))
-        with m.If(self.token.valid):
-            m.d.sync += place.eq(Mux(final | self.token.last, 0, place + 1))
+        with m.If(self.sideband.valid):
+            m.d.sync += place.eq(Mux(final | self.sideband.last, 0, place + 1))
         word = self._collect(m, place)
 
         # Where the word goes; that of headers, and whose they are, until they are written.
@@ -86,17 +86,17 @@ class VectorWriter(wiring.Component):
         m.submodules.heads = heads = SyncFIFO(width=len(start) + len(bank), depth=WAITING)
         head, head_bank = heads.r_data[: len(start)], heads.r_data[len(start) :]
         m.d.sync += [
-            put.eq(self.token.valid & c.writes & (final | self.token.last)),
+            put.eq(self.sideband.valid & c.writes & (final | self.sideband.last)),
             bank.eq(1 << walk.column),
         ]
-        index = self.token.index
+        index = self.sideband.index
         with m.If(c.halves):
             m.d.comb += within.eq(index >> 1)
         with m.Elif(c.bytes):
             m.d.comb += within.eq(index >> 2)
         with m.Else():
             m.d.comb += within.eq(index)
-        with m.If(self.token.valid):
+        with m.If(self.sideband.valid):
             m.d.sync += address.eq(start + c.header + within)
         with m.If(self.start):
             m.d.sync += start.eq(o.dst)
@@ -135,8 +135,8 @@ class VectorWriter(wiring.Component):
             part = Mux(whole, Cat(y)[at], Mux(c.bytes, quarters, half))
             here = whole | Mux(c.bytes, place == quarter, place[0] == quarter // 2)
             # The first part clears what is behind it.
-            with m.If(self.token.valid & here):
+            with m.If(self.sideband.valid & here):
                 m.d.sync += word[at].eq(part)
-            with m.Elif(self.token.valid & (place == 0)):
+            with m.Elif(self.sideband.valid & (place == 0)):
                 m.d.sync += word[at].eq(0)
         return word

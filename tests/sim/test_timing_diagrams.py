@@ -43,10 +43,10 @@ def test_phases_of_a_segment():
     (start,), (done,) = cycles(waves, "run.start"), cycles(waves, "run.done")
     loads, ends = cycles(waves, "reader.load"), cycles(waves, "sums.end")
     assert len(loads) == len(ends) == len(cycles(waves, "finish.set")) == SEGMENTS
-    reads, results = cycles(waves, "token.valid"), cycles(waves, "writer.token.valid")
+    reads, results = cycles(waves, "word.valid"), cycles(waves, "result.valid")
     assert results == [cycle + ELEMENTS_AT + VectorLane.latency for cycle in reads]
     assert loads[0] == start + 3 and done == cycles(waves, "finish.header")[-1]
-    lasts = cycles(waves, "token.last")
+    lasts = cycles(waves, "word.last")
     assert max(lasts[1], ends[0]) < done
     assert made(VectorUnit(CONFIG)).drain == ends[0] - lasts[0]
 

@@ -137,8 +137,8 @@ def test_every_read(name, stalls):
                     address, along = reads[done]
                     assert ctx.get(dut.read_enable), (i, done)
                     assert ctx.get(dut.read_address) == address % config.scratch_words, (i, done)
-                    token = ctx.get(dut.token)
-                    assert {name: token[name] for name in along} == along, (i, done)
+                    sideband = ctx.get(dut.sideband)
+                    assert {name: sideband[name] for name in along} == along, (i, done)
                     banks[cycle + 2] = column
                     done += 1
                 ctx.set(dut.pending, 0)

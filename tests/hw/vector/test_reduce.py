@@ -34,13 +34,16 @@ def test_sums_are_those_of_the_segment(name):
     config, rng = CONFIGS[name], np.random.default_rng(SEED)
     dut = VectorReduce(config)
     lanes, late = config.results_per_word, reduce_latency(config)
-    tokens, ends, firsts = {}, {}, set()
+    sidebands, ends, firsts = {}, {}, set()
     at = 2
     for number in range(70):
         y, seen = random_segment(rng, lanes)
         for index, (row, mask) in enumerate(zip(y.tolist(), seen, strict=True)):
-            token = {"valid": 1, "first": int(index == 0), "last": int(index == len(y) - 1)}
-            tokens[at] = token | {"index": index, "mask": int(mask @ (1 << np.arange(lanes)))}, row
+            sideband = {"valid": 1, "first": int(index == 0), "last": int(index == len(y) - 1)}
+            sidebands[at] = (
+                sideband | {"index": index, "mask": int(mask @ (1 << np.arange(lanes)))},
+                row,
+            )
             if index == 0:
                 firsts.add(at + late)
             last, at = at, at + 1 + int(rng.choice([0, 0, 3]) if number % 2 else 0)
@@ -56,11 +59,11 @@ def test_sums_are_those_of_the_segment(name):
     async def bench(ctx):
         known = None
         for cycle in range(at + late + 2):
-            token, row = tokens.get(cycle, (None, rng.integers(-9, 9, lanes).tolist()))
-            if token is None:
-                token = {name: int(rng.integers(2)) for name in ("first", "last", "mask")}
-                token |= {"valid": 0, "index": 3}
-            ctx.set(dut.token, {"step": 0, "second": 0, **token})
+            sideband, row = sidebands.get(cycle, (None, rng.integers(-9, 9, lanes).tolist()))
+            if sideband is None:
+                sideband = {name: int(rng.integers(2)) for name in ("first", "last", "mask")}
+                sideband |= {"valid": 0, "index": 3}
+            ctx.set(dut.sideband, {"step": 0, "second": 0, **sideband})
             for port, value in zip(dut.y, row, strict=True):
                 ctx.set(port, value)
             assert ctx.get(dut.end) == (cycle in ends), cycle

@@ -51,7 +51,7 @@ def test_words_are_packed_and_placed(name, output):
                 dst=int(rng.integers(100)), dst_stride=int(rng.integers(40, 60)),
             )  # fmt: skip
             expected = {}  # (column, address) -> word
-            parts = []  # tokens and results, and the segment whose last they are
+            parts = []  # sidebands and results, and the segment whose last they are
             headers = []
             for column in range(i.column):
                 for segment in range(i.segments):
@@ -89,17 +89,17 @@ def test_words_are_packed_and_placed(name, output):
             complete = {}  # cycle in which a word must be written
             cycle = 0
             while parts or waiting or header or complete:
-                token, row = {"valid": 0, "last": 1, "index": 5}, [3] * lanes
+                sideband, row = {"valid": 0, "last": 1, "index": 5}, [3] * lanes
                 if parts and len(waiting) < 6 and rng.random() < 0.7:
-                    token, row = parts.pop(0)
+                    sideband, row = parts.pop(0)
                     size = {1: 4, 2: 2}.get(_size(output, config), 1)  # parts of a word
                     if output not in (Output.NONE, Output.TOP) and (
-                        token["last"] or token["index"] % size == size - 1
+                        sideband["last"] or sideband["index"] % size == size - 1
                     ):
                         complete[cycle + 1] = True
-                    if token["last"] and headed:
+                    if sideband["last"] and headed:
                         waiting.append(cycle + 6)
-                ctx.set(dut.token, {"step": 0, "second": 0, "first": 0, "mask": 0, **token})
+                ctx.set(dut.sideband, {"step": 0, "second": 0, "first": 0, "mask": 0, **sideband})
                 for port, value in zip(dut.y, row, strict=True):
                     ctx.set(port, value)
                 end = bool(waiting and not header and waiting[0] <= cycle)
