@@ -14,7 +14,7 @@ from .segment_counter import SegmentCounter
 
 class VectorWriter(wiring.Component):
     """Collects results to words; writes a word a cycle, or the header of a segment. A word is
-    written two cycles after its last results came.
+    written in the cycle after its last results came.
 
     Ports
     -----

@@ -14,17 +14,17 @@ RIGHT_MOST = 1 << EPSILON_BITS.bit_length()
 
 
 class ScalarEpsilon(wiring.Component):
-    """The epsilon of a norm in units of its mean square:
-    ``mantissa * 2**(2 * (RESULT_FRAC + amount) + 6 + exponent)``, rounded half to even.
+    """``mantissa * 2**(2 * (RESULT_FRAC + amount) + 6 + exponent)``, rounded half to even.
 
     Ports
     -----
-    start (in, 1): Pulses to begin with ``word`` and ``amount``.
-    word (in, signed 32): Epsilon as ROOT has it in `immediate` (`golden.vector.EPSILON_BITS`):
-        mantissa in the low bits, exponent in the top eight.
-    amount (in, signed 7): The exponent that the values were aligned by.
-    value (out, SQUARE_BITS), carry (out, 1): Their sum is the epsilon, at most LEFT_MOST cycles
-        after ``start``; they stay until the next one.
+    start (in, 1): Pulses when ``word`` and ``amount`` are there.
+    word (in, signed 32): The operand `immediate` of ROOT: mantissa in the low bits, exponent of two
+        in the top eight (`golden.vector.EPSILON_BITS`).
+    amount (in, signed 7): The register of that name.
+    value (out, 62): The value without its last rounding, LEFT_MOST cycles after ``start`` at the
+        latest.
+    carry (out, 1): High when the rounded value is one more, likewise.
     """
 
     def __init__(self):

@@ -1,4 +1,4 @@
-"""The vector unit against `golden.vector`: all words and registers. Its parts where it is hard."""
+"""The vector unit against `golden.vector`: all words and registers."""
 
 import numpy as np
 from amaranth.hdl import Module, ResetInserter
@@ -7,9 +7,7 @@ from amaranth.lib.wiring import In, Out, connect
 from cocotb.triggers import ClockCycles, RisingEdge
 
 from golden import isa
-from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig, get_config
-from golden.format import INTEGERS, SPANS, VALUES
 from golden.isa import (
     FIELDS,
     HEADED,
@@ -21,18 +19,14 @@ from golden.isa import (
     Opcode,
     Output,
 )
-from golden.layers import CODE_FRAC, shared_bias
 from golden.positions import lengths
-from golden.vector import AMOUNT_MAX, SUM_BITS, Registers, _after, code_of, execute, scaled, wrapped
+from golden.vector import Registers, execute
 from hw.memory.scratchpad import Scratchpad
-from hw.vector.coder import VectorCoder
-from hw.vector.decoder import LEFT_BITS
 from hw.vector.finish import SPACING
-from hw.vector.lane.shifter import MOST, VectorShifter
-from hw.vector.scalar.unit import LONG, ScalarUnit
+from hw.vector.scalar.unit import LONG
 from hw.vector.unit import VectorUnit
-from sim.benches.harness import Run, bench_test, signed
-from sim.benches.vectors import EDGES, LARGEST, hard_elements, random_vector
+from sim.benches.harness import Run, bench_test
+from sim.benches.vectors import hard_elements, random_vector
 
 TINY, ECP5, SIM = (get_config(name) for name in ("tiny", "ecp5", "sim"))
 CONFIGS = {
@@ -46,8 +40,6 @@ CONFIGS = {
 }
 CONFIGURATIONS = "1, 4 and 16 lanes; 1 to 4 columns; mantissas of 8 and 16 bits"
 UNITS = list(CONFIGS)
-CODERS = [f"coder{span}" for span in SPANS]
-SCALARS = {"scalar8": 8, "scalar16": 16}
 
 
 class VectorBench(wiring.Component):
@@ -97,10 +89,7 @@ class VectorBench(wiring.Component):
 
 
 def parts():
-    units = {name: VectorBench(config) for name, config in CONFIGS.items()}
-    coders = {name: VectorCoder(span) for name, span in zip(CODERS, SPANS, strict=True)}
-    scalars = {name: ScalarUnit(TINY.replace(act_bits=bits)) for name, bits in SCALARS.items()}
-    return units | coders | scalars | {"shifter": VectorShifter()}
+    return {name: VectorBench(config) for name, config in CONFIGS.items()}
 
 
 class Bench:
@@ -349,140 +338,3 @@ def _meets(i: Instruction, words: int) -> bool:
         for start, stride in ((i.src, i.src_stride), (i.other, i.other_stride))
     )
     return bool(a & b)
-
-
-@bench_test(limit=500_000, part=CODERS)
-async def codes(run: Run) -> None:
-    """About every boundary between codes, every power of two, and every bit length."""
-    span = int(run.part.removeprefix("coder"))
-    integers = np.unique(np.abs(INTEGERS.astype(np.int64))) << (CODE_FRAC - 4)
-    middle = (integers[1:] + integers[:-1]) // 2
-    points = np.concatenate([integers, middle, 1 << np.arange(32), 31 << np.arange(27)])
-    near = (points[:, None] + np.arange(-2, 3)).reshape(-1)
-    values = np.unique(np.concatenate([near, np.arange(2048), [1 << 31]])).clip(0, 1 << 31)
-    values = np.concatenate([values, -values])
-    dut = await run.start()
-    found = []
-    ports = ("code", "significand", "power", "some", "place", "carry")
-    latency = VectorCoder.latency
-    for number in range(len(values) + latency):
-        value = int(values[min(number, len(values) - 1)])
-        dut.magnitude.value, dut.negative.value = abs(value), value < 0
-        await RisingEdge(dut.clk)
-        if number >= latency:
-            found.append([int(getattr(dut, port).value) for port in ports])
-    code, significand, power, some, place, carry = np.array(found, np.int64).T
-    length = np.where(some, place + 1, 0)
-    expected = code_of(values, span)
-    run.check(code, expected, "codes")
-    product = wrapped(significand, 6) * power
-    run.check(product, -(INTEGERS[expected].astype(np.int64) << (CODE_FRAC - 4)), "products")
-    run.check(length, [int(abs(v)).bit_length() for v in values.tolist()], "lengths")
-    some = values != 0
-    bias = shared_bias(np.abs(values))
-    run.check((length + carry - 16)[some], bias[some], "biases")
-    assert VALUES.size == 256
-
-
-@bench_test(limit=500_000, part=["shifter"])
-async def shifts(run: Run) -> None:
-    """Every distance, with ties and bounds."""
-    rng = run.rng
-    right = np.repeat(np.arange(MOST + 1), 60)
-    power = LEFT_BITS - right
-    kinds = rng.integers(0, 4, right.size)
-    width = rng.integers(1, 63, right.size)
-    value = rng.integers(-(1 << 62), 1 << 62, right.size) >> (62 - width)
-    half = np.int64(1) << (-power - 1).clip(0, 60)
-    ties = (rng.integers(-64, 64, right.size) * 2 + 1) * half.clip(max=1 << 54)
-    ties += rng.integers(-1, 2, right.size)
-    top = np.int64(1) << (GUARD_BITS - 1 - power).clip(0, 62)
-    edge = (top + rng.integers(-2, 3, right.size)).clip(max=1 << 62)
-    value = np.select(
-        [kinds == 0, kinds == 1], [ties, edge * rng.choice([-1, 1], right.size)], value
-    )
-    value[::60], value[1::60], value[2::60] = 1 << 62, -(1 << 62), 0
-    dut = await run.start(wrap=0, cut=0)
-    most = (1 << (GUARD_BITS - 1)) - 1
-    found = []
-    for number in range(len(value) + 1 + VectorShifter.latency):
-        dut.right.value = int(right[min(number, len(value) - 1)])
-        dut.value.value = int(value[min(max(number - 1, 0), len(value) - 1)])
-        await RisingEdge(dut.clk)
-        if number > VectorShifter.latency:
-            result = dut.whole.value.to_signed() + int(dut.up.value)
-            if int(dut.over.value):
-                result = -most - 1 if int(dut.minus.value) else most
-            found.append(min(result, most))  # rounding may have carried it out
-    run.check(found, scaled(value, power), "results")
-
-
-def hard_sums(rng: np.random.Generator, count: int) -> np.ndarray:
-    width = rng.integers(1, SUM_BITS, count)
-    values = rng.integers(-(1 << (SUM_BITS - 1)), 1 << (SUM_BITS - 1), count)
-    values = values >> (SUM_BITS - width)
-    near = (np.int64(1) << width.clip(max=SUM_BITS - 2)) + rng.integers(-3, 4, count)
-    values = np.where(rng.random(count) < 0.3, near * rng.choice([-1, 1], count), values)
-    ends = (0, 1, -1, (1 << 55) - 1, -(1 << 55), (1 << 24) - 1, 1 << 24, (1 << 24) + 1)
-    return np.where(rng.random(count) < 0.1, rng.choice(ends, count), values)
-
-
-@bench_test(limit=2_000_000, part=list(SCALARS), after=[a.name for a in After][1:])
-async def scalars(run: Run, after: str) -> None:
-    """The end of a segment, for sums, peaks and tops of all magnitudes."""
-    rng, config = run.rng, TINY.replace(act_bits=SCALARS[run.part])
-    cases = 400 if After[after] in (After.MEAN, After.ROOT, After.RECIPROCAL) else 250
-    dut = await run.start(load=0, start=0)
-    before = dict(zip(("factor", "amount", "exponent", "size"), (32, 7, 8, 6), strict=True))
-    sums, tops = hard_sums(rng, cases), hard_elements(rng, cases).astype(np.int64)
-    counts = rng.choice([1, 2, 3, 5, 64, 576, 65535, *rng.integers(1, 65536, 8)], cases)
-    peaks = np.abs(hard_elements(rng, cases).astype(np.int64))
-    if After[after] is After.MEAN:  # halves, for which the last bit decides
-        ties = rng.random(cases) < 0.5
-        counts[ties] += counts[ties] & 1
-        counts[counts > 65535] = 65534
-        whole = rng.integers(-(1 << 32), 1 << 32, cases) >> rng.integers(0, 33, cases)
-        sums = np.where(ties, whole * counts + counts // 2 + rng.integers(-1, 2, cases), sums)
-    if After[after] is After.CODE:
-        peaks[::3] = 31 << rng.integers(0, 26, len(peaks[::3]))
-        peaks[1::6] = (31 << rng.integers(0, 26, len(peaks[1::6]))) - 1
-    for total, peak, top, count in zip(sums, peaks, tops, counts, strict=True):
-        exponent, mantissa = int(rng.integers(-128, 128)), int(rng.integers(1 << 21))
-        if rng.random() < 0.6:
-            exponent = int(rng.integers(-70, -10))
-        word = int(rng.choice([exponent << 24 | mantissa, *rng.choice(EDGES, 1)]))
-        i = Instruction(opcode=Opcode.VECTOR, after=After[after], immediate=word)
-        old = Registers.cleared(TINY)
-        values = {
-            "factor": int(rng.integers(-LARGEST - 1, LARGEST + 1)),
-            "amount": int(rng.integers(-AMOUNT_MAX, AMOUNT_MAX + 1)),
-            "exponent": int(rng.integers(-128, 128)),
-            "size": int(rng.integers(0, 56)),
-        }
-        packed, at = 0, 0
-        for name, bits in before.items():
-            getattr(old, name)[:] = values[name]
-            packed |= (values[name] & (1 << bits) - 1) << at
-            at += bits
-        old.sum[:], old.peak[:], old.top[:] = total, peak, top
-        _after(i, old, np.s_[:1, :1], np.full((1, 1), count, np.int64), config)
-        dut.operands.value = int.from_bytes(i.encode(), "little")
-        dut.before.value, dut.count.value, dut.load.value = packed, int(count), 1
-        await RisingEdge(dut.clk)
-        dut.load.value, dut.start.value = 0, 1
-        dut.sum.value, dut.peak.value, dut.top.value = int(total), int(peak), int(top)
-        await RisingEdge(dut.clk)
-        dut.start.value, dut.sum.value, dut.before.value = 0, 0, 0
-        began = run.cycle
-        await RisingEdge(dut.done)
-        cycles = run.cycle - began
-        found, at = int(dut.registers.value), 0
-        what = f"{i}: sum {total}, peak {peak}, top {top}, count {count}, before {values}"
-        for name, bits in before.items():
-            raw = found >> at
-            value = raw & (1 << bits) - 1 if name == "size" else signed(raw, bits)
-            run.check(value, getattr(old, name)[0, 0], f"{name} of {what}")
-            at += bits
-        limits = {After.MEAN: 62, After.ROOT: 172, After.RECIPROCAL: 60}
-        run.check(cycles <= limits.get(After[after], 6), True, f"{cycles} cycles of {what}")
-        await RisingEdge(dut.clk)
