@@ -49,7 +49,7 @@ def encode(
     nonzero = (15 - span) * one + (starts[6] if span < rf8.EXPONENTS else one // 16)
     origin = torch.as_tensor((biases + exponent_bias) << fraction_bits).to(x.device, int_type)
 
-    # As in golden.rf8._encode_block: the bits of a positive float are an integer that grows with
+    # As in golden.format._encode_block: the bits of a positive float are an integer that grows with
     # its value, and field counts from the bits of 2^b.
     bits = x.detach().to(float_type).contiguous().view(int_type)
     magnitude = bits & (infinity | one - 1)

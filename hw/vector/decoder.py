@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for, exact_log2
@@ -132,9 +132,11 @@ class VectorDecoder(wiring.Component):
 
         wrap = among([Function.SQUARE, Function.ANGLE])
         acts = [known.function for known in ACTIVATIONS.values()]
+        # Bit by bit, the number of the curve; the upper bit may be set for none.
+        numbers = [[f for n, f in enumerate(CURVES) if n >> bit & 1] for bit in range(ROW_BITS)]
         curve = Cat(
-            reduce(or_, (o.function == f for n, f in enumerate(CURVES) if n >> bit & 1))
-            for bit in range(ROW_BITS)
+            reduce(or_, (o.function == f for f in some)) if some else Const(0, 1)
+            for some in numbers
         )
         times = [
             [],

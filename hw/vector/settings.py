@@ -27,7 +27,7 @@ class VectorSettings(wiring.Component):
         ``settings``, and a cycle later the others.
     taken (out, struct): The registers that were taken last.
     settings (out, struct): What the lanes need to know of a segment,
-    `hw.vector.lane.lane.SETTINGS`.
+        `hw.vector.lane.lane.SETTINGS`.
     """
 
     def __init__(self):

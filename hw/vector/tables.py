@@ -61,7 +61,7 @@ class VectorTables(wiring.Component):
 
     Ports
     -----
-    address (in, 13, for each lane): The index and, in the upper two bits, the number of the table
+    address (in, INDEX_BITS + ROW_BITS, for each lane): The index and, above it, the number of the table
         in CURVES, or the next one for the short tables.
     entry (out, struct, for each lane): Value and difference to the next, `LATENCY` cycles later.
     extra (out, struct, for each lane): Their upper bits in EXP2, likewise.

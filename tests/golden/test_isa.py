@@ -202,7 +202,7 @@ def test_lanes_of_a_store():
         ({"column": 0}, "columns must be 1 to 2"),
         ({"column": 3}, "columns must be 1 to 2"),
         ({"count": 0}, "count must not be zero"),
-        ({"function": 18}, "unknown function"),
+        ({"function": len(Function)}, "unknown function"),
         ({"after": 9}, "unknown after"),
         ({"output": 7}, "unknown output"),
         ({"output": Output.TOP}, "TOP needs words of two elements or more"),

@@ -234,7 +234,7 @@ def test_tables_end_where_they_are_zero():
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"function": 18}, "unknown function"),
+        ({"function": len(Function)}, "unknown function"),
         ({"after": 9}, "unknown after"),
         ({"output": Output.TOP + 1}, "unknown output"),
         ({"segments": 0}, "segments must be 1 to 16"),

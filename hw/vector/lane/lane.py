@@ -10,7 +10,7 @@ from golden.vector import SINE_BITS, SUM_BITS
 from ...lib.adders import add_subtract
 from ...lib.saturate import saturate
 from ..coder import VectorCoder
-from ..decoder import CONTROL
+from ..decoder import CONTROL, ROW_BITS
 from ..tables import ENTRY, EXTRA, INDEX_BITS
 from .multiplier import LOW_BITS, VectorMultiplier
 from .saturate import VectorSaturate
@@ -42,7 +42,7 @@ class VectorLane(wiring.Component):
         ``y``.
     settings (in, struct): What the registers of the segment come to: ``base`` in the cycle after
         ``a``, the others one cycle later, until the fifth after it.
-    address (out, 13): For `VectorTables`, three cycles after ``a``.
+    address (out, INDEX_BITS + ROW_BITS): For `VectorTables`, three cycles after ``a``.
     entry (in, struct), extra (in, struct): What the tables have there, four cycles after ``a``.
     step (in, 1), second (in, 1): For `VectorMultiplier`, `product_at` cycles after ``a``.
     keep (in, 1): High when ``y`` is not to be zero, `latency` - 1 cycles after ``a``.
@@ -60,7 +60,7 @@ class VectorLane(wiring.Component):
                 "b": In(signed(RESULT_BITS)),
                 "control": In(CONTROL),
                 "settings": In(SETTINGS),
-                "address": Out(INDEX_BITS + 2),
+                "address": Out(INDEX_BITS + ROW_BITS),
                 "entry": In(ENTRY),
                 "extra": In(EXTRA),
                 "step": In(1),

@@ -29,7 +29,7 @@ class TableArgument(wiring.Component):
     base (in, signed 33): What is added to the element, or in EXP2 to minus the element; it is 0
         where the argument is a magnitude.
     magnitude (out, 32): Of ``a``, one cycle later, where ``base`` is 0.
-    address (out, 13): For `VectorTables`, two cycles after ``a``.
+    address (out, INDEX_BITS + ROW_BITS): For `VectorTables`, two cycles after ``a``.
     whole (out, 5): How far EXP2 shifts its result right, else 0; three cycles after ``a``.
     beyond (out, 1): High when the argument lies beyond the table, and all is zero; three cycles
         after ``a``.

@@ -32,10 +32,14 @@ class Layout:
 
     Attributes
     ----------
-    weights: address and bytes of all that is only read logits: where programs leave them; regions:
-    all that programs write users: for each vector, the operations that take it heads, caches: of
-    each attention; norms: of each norm, its weight and the addresses of weight and bias; streams:
-    of each linear layer and embedding by name; angles: address for each kind of rotary positions
+    weights: address and bytes of all that is only read
+    logits: where programs leave them
+    regions: all that programs write
+    users: for each vector, the operations that take it
+    heads, caches: of each attention, its shape and where its keys and values lie
+    norms: of each norm, its weight and the addresses of weight and bias
+    streams: of each linear layer and embedding, by name
+    angles: of each kind of rotary positions, their address
     offsets: of each part of a vector that is split, the element at which it begins
 
     Raises

@@ -4,11 +4,10 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from golden.isa import Function
-from hw.vector.decoder import TABLES
+from hw.vector.decoder import CURVES, TABLES
 from hw.vector.tables import INDEX_BITS, LATENCY, READERS, SHORT_BITS, VectorTables
 
 PORTS = READERS + 3
-LONG = (Function.GELU, Function.GELU_TANH, Function.SILU)
 READS = 300
 
 
@@ -16,8 +15,8 @@ def test_every_port_reads_the_tables():
     rng = np.random.default_rng(5)
     dut = VectorTables(PORTS)
     rows = rng.integers(0, 1 << INDEX_BITS, size=(READS, PORTS))
-    picks = rng.integers(0, len(LONG) + 1, size=(READS, PORTS))
-    rows[picks == len(LONG)] %= 1 << SHORT_BITS  # EXP2, the first of the short ones
+    picks = rng.integers(0, len(CURVES) + 1, size=(READS, PORTS))
+    rows[picks == len(CURVES)] %= 1 << SHORT_BITS  # EXP2, the first of the short ones
     seen = []
 
     async def bench(ctx):
@@ -40,8 +39,8 @@ def test_every_port_reads_the_tables():
 
     for row, pick, found in zip(rows, picks, seen, strict=True):
         for at, table, (entry, extra) in zip(row, pick, found, strict=True):
-            short = table == len(LONG)
-            values = TABLES[Function.EXP2 if short else LONG[table]].values.tolist()
+            short = table == len(CURVES)
+            values = TABLES[Function.EXP2 if short else CURVES[table]].values.tolist()
             value, step = entry.low, entry.step
             if short:  # the entry has the low bits, without a sign
                 value = value % (1 << 18) | extra.low << 18
