@@ -32,11 +32,11 @@ def elements(rng, count):
 
 
 def interpolated(found):
-    """What a lane makes of an entry, and how far it shifts that."""
+    """What a lane makes of an entry; beyond the table it leaves the value out, not the step."""
     low, step = ROWS[found["address"]]
-    if found["beyond"]:
-        low, step = 0, step * 0
-    return low + int(shift_round_half_even(np.int64(step * found["rest"]), STEP_BITS))
+    return (0 if found["beyond"] else low) + int(
+        shift_round_half_even(np.int64(step * found["rest"]), STEP_BITS)
+    )
 
 
 async def run(ctx, dut, values, bases):
