@@ -61,8 +61,8 @@ class VectorTables(wiring.Component):
 
     Ports
     -----
-    address (in, INDEX_BITS + ROW_BITS, for each lane): The index and, above it, the number of the table
-        in CURVES, or the next one for the short tables.
+    address (in, INDEX_BITS + ROW_BITS, for each lane): The index and, above it, the number of the
+        table in CURVES, or the next one for the short tables.
     entry (out, struct, for each lane): Value and difference to the next, `LATENCY` cycles later.
     extra (out, struct, for each lane): Their upper bits in EXP2, likewise.
     """
