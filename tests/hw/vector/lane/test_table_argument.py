@@ -34,9 +34,8 @@ def elements(rng, count):
 def interpolated(found):
     """What a lane makes of an entry; beyond the table it leaves the value out, not the step."""
     low, step = ROWS[found["address"]]
-    return (0 if found["beyond"] else low) + int(
-        shift_round_half_even(np.int64(step * found["rest"]), STEP_BITS)
-    )
+    part = int(shift_round_half_even(np.int64(step * found["rest"]), STEP_BITS))
+    return part if found["beyond"] else low + part
 
 
 async def run(ctx, dut, values, bases):
