@@ -50,7 +50,7 @@ class Accelerator(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
-        # What the sequencer clears after an error, and what stays.
+        # Parts that keep their state when the sequencer clears the units after an error.
         stays = {
             "control": HostRegisters(config),
             "reader": ReadManager(config),
@@ -70,7 +70,7 @@ class Accelerator(wiring.Component):
         }
         for name, part in stays.items():
             m.submodules[name] = part
-        # One register resets the units, at power-on as after an error: it goes everywhere.
+        # The reset of all units is one register, as its wires go all over the chip.
         sequencer = stays["sequencer"]
         m.domains += ClockDomain("units", local=True)
         m.d.comb += [
@@ -136,7 +136,9 @@ class Accelerator(wiring.Component):
         connect(m, array.results, writeback.results)
         connect(m, writeback.write, scratchpad.results)
         columns = sequencer.matmul.operands.column
-        active = Signal(self.config.cols)  # long before there is a slice
+        active = Signal(
+            self.config.cols
+        )  # a register: the column is known long before the first slice
         m.d.sync += active.eq(Cat(columns > column for column in range(self.config.cols)))
         m.d.comb += [
             array.active.eq(active),

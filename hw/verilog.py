@@ -31,8 +31,9 @@ opt_clean
 write_verilog -noattr -norename
 """
 
-# Memories of which no word is read in the cycle that writes it: queues, the scratchpad (docs/isa.md
-# says what may overlap) and VECTOR's registers. Told so, Yosys puts no logic around block RAM.
+# Memories in which no word is ever read in the cycle that writes it: queues, the scratchpad
+# (docs/isa.md says which operands may overlap) and the vector unit's registers. With
+# `no_rw_check` on them, Yosys puts no bypass logic around their block RAM.
 APART = re.compile(r"^  (reg \[\d+:0\] \\?(?:storage|bank\d+|registers|tops)\S*  ?\[)", flags=re.M)
 
 HEADER = """\
@@ -54,8 +55,8 @@ def convert(component, *, name: str) -> str:
     forget = f"delete {scratchpad}/t:$meminit_v2" if f"\\{scratchpad}\n" in text else ""
     script = SCRIPT.format(rtlil=text, top=name, forget=forget)
     verilog = yosys.run(["-q", "-"], script)
-    # Its cases are complete without this comment, which readers of Verilog warn about; and Icarus
-    # Verilog takes a call of a function \$procmux$1 for one of a system function.
+    # Tools warn about the comment `parallel_case`, and the cases are complete without it. Icarus
+    # Verilog takes names that begin with $ for system functions.
     verilog = verilog.replace(" // synopsys parallel_case", "").replace("\\$procmux$", "\\procmux$")
     verilog = APART.sub(r"  (* no_rw_check *) \1", verilog)
     verilog += adders.VERILOG if "rf8_add" in verilog else ""

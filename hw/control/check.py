@@ -80,7 +80,7 @@ class Sums(wiring.Component):
         reads_other = self._known(
             m, "reads_other", Cat(o.function == function for function in READS_OTHER).any()
         )
-        # The words of n elements, less one, are n - 1 over the elements of a word.
+        # n elements take (n - 1) // (elements of a word) words beside the first one.
         last = self._known(m, "last", (o.count - 1)[:16])
         last_k = self._known(m, "last_k", (o.k - 1)[:16])
         last_sine = self._known(m, "last_sine", (o.immediate - 1)[:16])
@@ -88,7 +88,7 @@ class Sums(wiring.Component):
         lane_words = self._known(m, "lane_words", o.count + (config.results_per_word - 2))
         writes = self._known(m, "writes", o.output != Output.NONE)
         headed = self._known(m, "headed", Cat(o.output == kind for kind in HEADED).any())
-        written = []  # what is written, and the elements of a word of it
+        written = []  # (whether it is written so, log2 of the elements of a word)
         for elements, kinds in (
             (config.results_per_word, (Output.WORDS, Output.ROW)),
             (config.acts_per_word, (Output.BLOCK, Output.MANTISSAS)),
@@ -135,7 +135,7 @@ class Sums(wiring.Component):
                     words = (last << tile) | ((1 << tile) - 1)
                     m.d.comb += [out.part.eq(words), out.carry.eq(0), out.times.eq(0)]
             with m.Case(Step.PRODUCT):
-                # A weight stream in beats, or an address in beats.
+                # The length of a weight stream, or an address, in beats.
                 bias = holds(o.flags, Flag.BIAS)
                 header = Mux(bias, BIAS_PLANES, 1)
                 m.d.comb += [
@@ -218,7 +218,7 @@ class Checker(wiring.Component):
             is_vector.eq(o.opcode == Opcode.VECTOR),
             indexed.eq(holds(o.flags, INDEXED)),
         ]
-        # The terms of a step are found while those of the step before are summed up.
+        # The terms of the next step are found while those of this one are summed up.
         step = Signal(Step)
         ahead = Signal(Step)
         terms = Signal(Sum)
@@ -267,7 +267,7 @@ class Checker(wiring.Component):
                 m.next = "SUM"
             with m.State("SUM"):
                 m.d.sync += [
-                    # The carry goes into the adder's lowest bit: one sum, not two.
+                    # base + part + carry with one adder: the carry comes in as a bit below both.
                     total.eq((Cat(1, terms.base) + Cat(terms.carry, terms.part)) >> 1),
                     factor.eq(terms.factor),
                     times.eq(terms.times),

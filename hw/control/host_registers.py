@@ -63,7 +63,7 @@ class HostRegisters(wiring.Component):
         counters = {}
         for name in COUNTERS:
             counters[name] = counter = Signal(COUNTER_BITS, name=f"counter_{name}")
-            # A cycle late, as what is counted comes from all over the machine.
+            # A register, as counts come from all over the chip: counters are a cycle late.
             count = Signal(8, name=f"counted_{name}")
             m.d.sync += count.eq(getattr(self.counts, name))
             with m.If(self.job.start):
@@ -127,7 +127,7 @@ class HostRegisters(wiring.Component):
             taken.eq(axi.awvalid & axi.wvalid & ~axi.bvalid & ~write),
             axi.awready.eq(taken),
             axi.wready.eq(taken),
-            # Out of registers, as they go everywhere.
+            # Made of registers alone, as these two go all over the chip.
             self.job.start.eq(controls & word[0] & ~self.status.busy),
             self.job.abort.eq(controls & word[1]),
         ]

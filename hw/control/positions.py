@@ -51,7 +51,7 @@ class Positions(wiring.Component):
         o, config = self.operands, self.config
         bus, word = exact_log2(config.bus_bytes), exact_log2(config.results_per_word)
 
-        # The last place that is reached: by the last column, or by the one that is moved.
+        # The highest position: of the last column (MATMUL, VECTOR), or of the column that is moved.
         is_matmul = Signal()
         is_load = Signal()
         by_token = Signal()
@@ -68,7 +68,7 @@ class Positions(wiring.Component):
         place = Signal(POSITION_BITS + 1)
         m.d.sync += place.eq(Mux(by_token, token, self.position + column))
 
-        # In units of `count`: tiles, words, elements.
+        # The same in units of `count`: tiles of a MATMUL, words of a LOAD, elements of a VECTOR.
         unit = Signal.like(place)
         with m.If(is_matmul):
             m.d.comb += unit.eq(place >> exact_log2(config.rows))
@@ -77,7 +77,7 @@ class Positions(wiring.Component):
         with m.Else():
             m.d.comb += unit.eq(place)
         by_length, by_length_k = holds(o.flags, Flag.LENGTH), holds(o.flags, Flag.LENGTH_K)
-        # VECTOR finds its length itself, as columns differ in it.
+        # The vector unit finds the lengths of its columns itself, as they differ.
         m.d.sync += [
             self.count.eq(Mux(by_length & (o.opcode != Opcode.VECTOR), unit + 1, o.count)),
             self.k.eq(Mux(by_length_k, place + 1, o.k)),

@@ -71,8 +71,8 @@ class Prefetch(wiring.Component):
         fifo = SyncFIFOBuffered(width=width + 1, depth=depth)
         m.submodules.fifo = ResetInserter(self.start)(fifo)
 
-        # Bursts end on multiples of their longest, so that none crosses 4 KiB. There must be room
-        # for the longest, so that no look at the length of the next is needed.
+        # Bursts end on multiples of the longest length, so that none crosses 4 KiB. A burst is
+        # asked for only with room for the longest, so that its length need not be compared.
         beat = Signal(config.addr_bits - size)
         beats = Signal(range(longest + 1))
         room = Signal(range(depth + 1), init=depth)

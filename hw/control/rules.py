@@ -45,7 +45,7 @@ class Rules(wiring.Component):
             other = ~Cat(o.shift == shift for shift in allowed).any()
             broken[opcode].append(holds(o.flags, INDEXED) & other)
 
-        # Three stages: k less one, what is asked of each field, then whose rule it is.
+        # Three registers deep: k - 1; the answer of each rule; whether the opcode has that rule.
         nonzero = Signal(len(FIELDS))
         m.d.sync += nonzero.eq(Cat(o[name] != 0 for name in FIELDS))
         refused = []

@@ -103,7 +103,7 @@ class Sequencer(wiring.Component):
             with m.If(wrong != ErrorCode.NONE):
                 fail(wrong, wrong_at)
 
-        # Which unit executes what was taken.
+        # One bit for each unit: it executes the instruction that was taken from the queue.
         chosen = {code: Signal(name=f"is_{unit}") for code, unit in UNITS.items()}
         opcode = entry.operands.opcode
         follows = self._follows(m, operands, chosen)
@@ -162,7 +162,8 @@ class Sequencer(wiring.Component):
     def _stopping(self, m, fail) -> None:
         """The states after an error: until the bus is at rest, then the units are cleared."""
         with m.State("STOPPING"):
-            # STOREs come before an instruction that has failed: they end, or fail first.
+            # STOREs before the instruction that failed are finished; if one of them fails, its
+            # error is the first of the program, and replaces that of the instruction.
             later = Cat(self.status.error == code for code in LATER).any()
             m.d.comb += [self.stop.eq(1), self.stop_stores.eq(~later)]
             with m.If(self.failed_store.failed & later):
@@ -173,7 +174,7 @@ class Sequencer(wiring.Component):
             m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
             m.d.sync += self.clear.eq(1)
             m.next = "CLEARED"
-        with m.State("CLEARED"):  # out of a register, as it goes everywhere
+        with m.State("CLEARED"):  # `clear` is a register, so it is high in this cycle
             m.d.comb += [self.stop.eq(1), self.stop_stores.eq(1)]
             m.next = "IDLE"
 
@@ -200,14 +201,14 @@ class Sequencer(wiring.Component):
 
     def _causes(self, m, pc, expired):
         """What went wrong in this cycle, and at which instruction."""
-        # From the array and its control; they are far away.
+        # Registers, as these signals come from the array, far away on the chip.
         failed_weight = Signal()
         invalid_weight = Signal()
         m.d.sync += [
             failed_weight.eq(self.failed_weight),
             invalid_weight.eq(self.invalid_weight),
         ]
-        # The first line that applies wins.
+        # Where several apply in one cycle, the first line wins.
         wrong = Signal(ErrorCode)
         wrong_at = Signal(ADDRESS)
         causes = [

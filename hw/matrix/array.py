@@ -116,7 +116,7 @@ class Row(wiring.Component):
         refused = Signal()
         m.d.comb += [decoder.code.eq(self.code), self.invalid.eq(self.valid1 & refused)]
         m.d.sync += refused.eq(decoder.invalid)
-        if delay(self.kind.config):  # many of them, and far: `valid` need not enable them
+        if delay(self.kind.config):  # many registers, far away: they go without an enable
             m.d.sync += self.weight.eq(decoder.control)
         else:
             with m.If(self.valid):
@@ -128,7 +128,7 @@ class Row(wiring.Component):
             m.d.comb += self.live.eq(1)
             return m
 
-        # Bins that the tile has written before this term.
+        # A bit for each bin: high when the tile has written it before this term.
         words = bank_bits(self.kind.config)
         written = Signal(bins)
         held = Signal(bins)
@@ -199,8 +199,8 @@ class Array(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         feed = self.feed
-        # The slice's way: decode (1), product (2), accumulate (3), capture (4); lanes with bins are
-        # a cycle later, which the drain waits for.
+        # Cycles after a slice: 1 decoded, 2 product, 3 accumulated, 4 captured. Lanes with bins are
+        # a cycle later; the drain waits for them.
         valid = [feed.valid] + [Signal(name=f"valid{n}") for n in (1, 2)]
         last = [feed.last] + [Signal(name=f"last{n}") for n in (1, 2)]
         for n in (1, 2):
@@ -208,7 +208,7 @@ class Array(wiring.Component):
         complete = valid[2] & last[2]
         capture = Signal()
         bank = Signal()
-        active = Signal(self.config.cols)  # halfway to the lanes
+        active = Signal(self.config.cols)  # a register on the way to the lanes
         m.d.sync += active.eq(self.active)
         m.d.sync += [capture.eq(complete), bank.eq(bank ^ (valid[1] & last[1]))]
 

@@ -47,7 +47,8 @@ class Combiner(wiring.Component):
         config = self.config
         picked = Signal(signed(config.bin_bits), reset_less=True)
         enable = Signal()
-        # Masked and joined: smaller than a tree of choices, as a table of four inputs takes two.
+        # AND with the pick, then OR: smaller than a tree of multiplexers, as one look-up table of
+        # four inputs takes two rows.
         choices = [
             bins & pick.replicate(config.bin_bits)
             for bins, pick in zip(self.bins, self.pick, strict=True)
@@ -62,16 +63,16 @@ class Combiner(wiring.Component):
                 m.d.sync += total.eq(picked)
             return m
 
-        assert config.rows > 1  # else a row would follow itself
+        assert config.rows > 1  # as a row never directly follows itself
         lower = Signal()
         row = Signal.like(self.row)
-        with m.If(self.enable):  # so that each column has its own, close by
+        with m.If(self.enable):  # the enable keeps the copies of columns apart, each close by
             m.d.sync += [lower.eq(~self.top), row.eq(self.row)]
         m.submodules.sums = sums = memory.Memory(
             shape=signed(config.acc_bits), depth=config.rows, init=[]
         )
         read, write = sums.read_port(domain="comb"), sums.write_port()
-        # Read a cycle ahead: the row's sum was written before that, as it was not the row before.
+        # Read a cycle ahead. The row's sum has been written by then, as the row before is another.
         above = Signal(signed(config.acc_bits), reset_less=True)
         wide = Signal(signed(config.acc_bits))
         m.d.sync += above.eq(read.data << (1 << config.align))

@@ -92,7 +92,7 @@ class Decoder(wiring.Component):
         lowest = 16 - config.span
         exponent = Signal(range(config.span))
         nonzero = Signal()
-        # Encoders for this span flush what lies below it, so such a code is a broken one.
+        # Encoders for this span flush to zero what lies below it: such a code is an error.
         there = field >= lowest if lowest else code[0:7].any()
         m.d.comb += [
             exponent.eq(field - lowest),
@@ -164,8 +164,8 @@ class TwoTerm:
         m.d.comb += chosen.eq(Mux(weight.term, terms[1], terms[0]))
         if self.forms.bare:
             chosen = chosen & weight.second.replicate(self.product_bits).as_signed()
-        # The one that negation adds, too, is left to the accumulator: then the bits below the
-        # bases' lowest one need no adder.
+        # A negative term is complemented here; the one that is missing to its negation is added by
+        # the accumulator. So the bits below the lowest one of the bases need no adder.
         m.d.comb += term.eq(chosen ^ weight.subtract.replicate(self.product_bits).as_signed())
         low = min((factor & -factor).bit_length() - 1 for factor in self.forms.base)
         high = add_choice(
@@ -175,9 +175,9 @@ class TwoTerm:
 
     def accumulate(self, m, platform, total, product, late):
         """Stage 2: ``total`` plus the weight's product, at its place within the bin."""
-        # product << shift, filled with the one that is missing, as an arithmetic shift to the right
-        # from the far end: that keeps the sign without spelling it out bit by bit, which simulators
-        # are slow at.
+        # product << shift, with ones coming in where a complemented term still lacks its one. It is
+        # written as an arithmetic shift to the right from the far end, which simulators do faster
+        # than a sign that is extended bit by bit.
         bits = self.config.align
         fill = late.subtract.replicate((1 << bits) - 1)
         aligned = Cat(fill, product).as_signed() >> ~late.shift[:bits] if bits else product

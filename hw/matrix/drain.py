@@ -61,7 +61,7 @@ class Drain(wiring.Component):
 
         take = self.take
         taken = Signal.like(self.bin)
-        kept, kept_bin = take, taken  # once the lanes have it
+        kept, kept_bin = take, taken  # `take` as the lanes see it, `delay` cycles later
         for _ in range(self.delay):
             now = Signal()
             bin_now = Signal.like(self.bin)

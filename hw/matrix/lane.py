@@ -69,7 +69,8 @@ class Lane(wiring.Component):
         valid, write = self.enable & self.valid, self.enable & self.write
         take = self.take
         if self.delay:
-            # `enable` makes them differ from column to column: else synthesis would join them.
+            # The enables keep the copies of different columns apart, which synthesis would else
+            # merge into one again.
             copies = {
                 name: Signal.like(port, name=f"own_{name}", reset_less=True)
                 for name, port in row.items()

@@ -235,7 +235,7 @@ class Matmul(wiring.Component):
             m.d.sync += [s.in_header.eq(1), headers.plane.eq(0), self.read.enable.eq(1)]
             m.next = "READ"
 
-        # What is not needed at once follows a cycle later: that a slice is taken comes late.
+        # `taken` comes late in its cycle, so what is not needed at once follows a cycle later.
         since = Signal(range(ERROR_LATENCY + 1))
         ended = Signal()
         m.d.sync += [self.run.done.eq(0), self.streamed.eq(0), ended.eq(0)]
@@ -255,7 +255,7 @@ class Matmul(wiring.Component):
                 m.d.comb += ready.eq(1)
                 m.d.sync += s.running.eq(1)
                 m.next = "RUN"
-            with m.State("RUN"):  # and `running`
+            with m.State("RUN"):  # ends when `running` is low
                 m.d.comb += ready.eq(s.running & ~Mux(s.taken, waits_after, waits))
                 self._move_on(m, s, advance, ended)
                 with m.If(~s.running):

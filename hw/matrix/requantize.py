@@ -52,7 +52,7 @@ class Requantizer(wiring.Component):
         def register(shape, name):
             return Signal(shape, name=name, reset_less=True)
 
-        # What later stages need of earlier ones.
+        # Bias and left shift travel along with the value, stage by stage.
         bias = [self.bias] + [register(signed(RESULT_BITS), f"bias{n}") for n in range(1, 7)]
         left = [register(range(GUARD_BITS), f"left{n}") for n in range(2, 6)]
         for n in range(1, 7):
@@ -62,7 +62,8 @@ class Requantizer(wiring.Component):
             with m.If(valid[n + 1]):
                 m.d.sync += left[n].eq(left[n - 1])
 
-        # 1: keep what came. 2: how far, and which way; beyond these bounds nothing changes.
+        # 1: registers. 2: the distance and direction of the shift, limited to where a larger one
+        # would give the same.
         top = GUARD_BITS - 1
         right = register(range(width + 2), "right")
         scale = register(self.scale.shape(), "scale1")
@@ -96,7 +97,7 @@ class Requantizer(wiring.Component):
                 below.eq(below2 | _any_below(middle, fine, 1)),
             ]
 
-        # 5: round half to even. 6: shift left. One of the two changes nothing.
+        # 5: round half to even. 6: shift left. Of every value, one of the two changes nothing.
         rounded = Signal(signed(width + 1))
         small = register(signed(GUARD_BITS), "small")
         m.d.comb += rounded.eq(whole + (half & (below | whole[0])))

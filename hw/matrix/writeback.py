@@ -113,7 +113,7 @@ class Writeback(wiring.Component):
         tile before is still in the combiner, hence a cycle of delay.
         """
         headers = self.headers
-        # Registers, as the headers' are many and far.
+        # Registers on the way to those of the headers, which are many and far away.
         header = Signal()
         plane_in = Signal.like(headers.plane)
         slice_in = Signal(8 * self.config.rows, reset_less=True)

@@ -165,7 +165,7 @@ class Bursts(wiring.Component):
         fine = exact_log2(longest)
         room = Signal(range(1, longest + 1))
         beats = Signal(range(longest + 1))
-        # What is left fits before the next multiple; a look at the low bits is enough for it.
+        # Whether the rest fits before the next multiple of the longest burst.
         last = Signal()
         more = Signal()
         m.d.comb += [
@@ -173,7 +173,7 @@ class Bursts(wiring.Component):
             beats.eq(Mux(last, left[: fine + 1], room)),
             self.busy.eq(more | self.o.valid),
         ]
-        # The burst that is asked for comes out of registers: who may ask is slow enough to tell.
+        # The burst comes out of registers, as the choice among the clients behind it takes long.
         with m.If(self.start):
             first = self.address >> size
             m.d.sync += [beat.eq(first), left.eq(self.beats), more.eq(1)]

@@ -115,7 +115,8 @@ class Load(wiring.Component):
         head = Outstanding(queue.r_data)
         indexed = Signal()
         lane = Signal(exact_log2(self.config.bus_bytes))
-        # Of the beat, in its LOAD; whether it is the last is known a beat ahead.
+        # Index of the beat in its LOAD, and whether it is the first or the last one. Whether a beat
+        # is the last is found a beat ahead.
         number = Signal(COUNT)
         begins = Signal(init=1)
         ends = Signal()
@@ -156,8 +157,8 @@ class Load(wiring.Component):
         """
         memory, word = self.memory, self.write.data
         m.submodules.decoder = decoder = CodeValue()
-        # A byte, its value, and where it goes. What comes with it: is it there, the first, the
-        # last?
+        # The byte of the lane, a cycle later its value, and beside them three bits: whether there
+        # is one, whether it is the first, whether it is the last.
         stages = Cat(memory.beat & indexed, begins, ends)
         code = Signal(8)
         late_code = Signal(8)
@@ -167,7 +168,7 @@ class Load(wiring.Component):
             later = Signal(3, name=f"stage{stage}")
             m.d.sync += later.eq(stages)
             stages = later
-        there, first, last = stages  # bit by bit
+        there, first, last = stages  # the three bits of the last stage
         value = Signal(signed(8))
         m.d.sync += value.eq(late_code)
 

@@ -116,14 +116,14 @@ class Scratchpad(wiring.Component):
         m = Module()
         config = self.config
         load, elements, results = self.load, self.elements, self.results
-        # What comes from all over the machine, and goes to banks all over it, waits halfway.
+        # Registers between units all over the chip and banks all over the chip.
         reading = Signal()
         address = Signal.like(self.array.address)
         m.d.sync += [
             reading.eq(self.store.enable | self.vector.enable),
             address.eq(Mux(self.store.enable, self.store.address, self.vector.address)),
         ]
-        # One word for all banks, or one for each.
+        # `common`: one word for all banks that are written, not a word for each.
         common = Signal()
         enables = Signal(config.cols)
         word = Signal.like(load.data, reset_less=True)

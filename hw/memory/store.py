@@ -102,7 +102,7 @@ class StoreData(wiring.Component):
         left = Signal(COUNT)
         index = Signal(range(max(2, per_word)))
         whole = Signal()
-        used_up = Signal()  # by this beat: its word
+        used_up = Signal()  # this beat is the last one that its word gives
         m.d.comb += [self.ready.eq(self.word_valid), self.pop.eq(self.take & used_up)]
         with m.If(self.start):
             m.d.sync += whole.eq(~(self.lane.elements | self.lane.bytes))
@@ -179,7 +179,7 @@ class Store(wiring.Component):
             beats.word_valid.eq(ahead.valid),
         ]
 
-        # The next STORE, once all of the one before is sent; it waits outside the queue.
+        # The next STORE waits here, outside the queue, until all of the one before is sent.
         command = Signal(Command)
         waiting = Signal()
         tag = Signal(ADDRESS)
@@ -202,7 +202,7 @@ class Store(wiring.Component):
         with m.If(bursts.start):
             m.d.sync += tag.eq(command.tag)
         sending = self._send(m, bursts, beats, tag)
-        pending = Signal(range(BUFFER_STORES + 2))  # not given to the bus
+        pending = Signal(range(BUFFER_STORES + 2))  # STOREs whose bursts have not begun
         m.d.sync += pending.eq(pending + self.run.start - bursts.start)
         m.d.comb += sent_all.eq(~sending & ~self.axi.awvalid)
         m.d.sync += self.answered.eq(self.idle & (pending == 0) & ~bursts.busy & ~reading)
@@ -230,13 +230,13 @@ class Store(wiring.Component):
             read.enable.eq(more & room),
             words.w_data.eq(choose_bank(m, read.data, column)),
             words.w_en.eq(coming[-1]),
-            # The next STORE may come at once.
+            # `done` only when there is room for the next STORE, which may start at once.
             self.run.done.eq(reading & ~more & command.ready),
         ]
         m.d.sync += room.eq(words.w_level < BUFFER_WORDS - READS_ON_THEIR_WAY)
         m.d.sync += coming.eq(Cat(read.enable, coming))
         with m.If(self.run.start):
-            # The first element has a word of its own.
+            # With a shift, the first element has a word of its own.
             following = (o.count + (config.results_per_word - 2)) >> lanes
             m.d.sync += left.eq(Mux(o.shift != 0, following + 1, o.count))
             m.d.sync += [read.address.eq(o.src), column.eq(o.column)]
@@ -251,7 +251,7 @@ class Store(wiring.Component):
     def _send(self, m, bursts, beats, tag):
         """Buffer to bus. Gives whether a burst is under way."""
         axi = self.axi
-        # Addresses: one burst at a time, its data before the next.
+        # One burst at a time: its address, then all its data, before the next address.
         left = Signal(9)
         sending = Signal()
         begun = Signal()
@@ -275,7 +275,7 @@ class Store(wiring.Component):
 
         sent = Signal()
         fresh = Signal(9)  # beats of this burst still to be taken
-        feeding = Signal()  # ... if there are any
+        feeding = Signal()  # whether `fresh` is above 0
         m.d.comb += [
             sent.eq(axi.wvalid & axi.wready),
             axi.wdata.eq(beats.data),
@@ -298,7 +298,7 @@ class Store(wiring.Component):
             m.d.sync += expecting.eq(1)
         with m.Elif(answered & (tags.level == 1)):
             m.d.sync += expecting.eq(0)
-        # A cycle before it can count as answered.
+        # Errors show a cycle before `answered` can rise.
         m.d.sync += [
             self.failure.failed.eq(answered & axi.bresp[1]),
             self.failure.tag.eq(tags.r_data),

@@ -100,7 +100,7 @@ class WeightFetch(wiring.Component):
             bursts.beats.eq(queue.o.payload.beats),
         ]
 
-        # Room that no burst has claimed yet.
+        # Words of the FIFO that no burst has been asked for yet.
         room = Signal(range(depth + 1), init=depth)
         fits = Signal()
         asked = Signal()

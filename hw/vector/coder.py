@@ -12,8 +12,10 @@ from golden.format import EXPONENTS, SIGNIFICANDS, thresholds
 from golden.layers import CODE_FRAC
 
 BITS = 32
-KEPT = 6  # bits of a magnitude that rounding sees: its first one, and five behind
-CODE_WEIGHT = CODE_FRAC - 4  # codes' integers are in units of 2**-4
+KEPT = 6  # bits that rounding looks at: the leading one and five below it
+CODE_WEIGHT = (
+    CODE_FRAC - 4
+)  # fraction bits beyond those of a code's integer, which counts in units of 2**-4
 LAST = len(SIGNIFICANDS) - 1
 LARGEST = CODE_FRAC + EXPONENTS
 """From a leading one at this bit on, the code is the largest."""
@@ -62,9 +64,9 @@ class VectorCoder(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        value, low, above = self._byte(m)  # value ends at the top bit
-        # A level moves the value up by ``step`` where that loses nothing.
-        rest = 8  # how far it may yet have to move
+        value, low, above = self._byte(m)  # the leading one is in the value's upper eight bits
+        # Each level moves the value up by ``step`` bits if its upper ``step`` bits are zero.
+        rest = 8  # by how many bits it may still have to move
         for step in (4, 2, 1):
             rest -= step
             stay = value[-step:].any()
@@ -76,10 +78,10 @@ class VectorCoder(wiring.Component):
         value, low, high = self._held(m, "one", value, low, above)
         above = list(high)
 
-        fraction = Signal(KEPT)  # its last bit stands for all behind
+        fraction = Signal(KEPT)  # its lowest bit stands for all bits further down
         m.d.comb += fraction.eq(Cat(low, value[:-1]))
         passed = [at_least(fraction, start) for start in thresholds("nearest_even", KEPT)]
-        # One more of them is passed than the one before; the last is that of the next octave.
+        # Thresholds ascend, so the code is where `passed` changes; the last one is the next octave.
         first = [p & ~q for p, q in pairwise(passed)]
         mantissa = Signal(3)
         smallest = Signal()
@@ -148,7 +150,7 @@ class VectorCoder(wiring.Component):
         m.d.comb += zero.eq(~enough | ~some)
         with m.If(large):
             m.d.comb += [exponent.eq(15), m_code.eq(LAST)]
-        if self.span == 16:  # the smallest code is no power of two
+        if self.span == 16:  # with all exponents the smallest code is 17/16, no power of two
             under = top == CODE_FRAC - 1
             m.d.comb += zero.eq(~at_least(top, CODE_FRAC - 1) | ~some | (under & ~smallest))
             with m.If(under):

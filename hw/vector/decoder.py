@@ -40,19 +40,19 @@ CONTROL = data.StructLayout(
         **{function.name.lower(): 1 for function in Function},
         "activation": 1,  # one of CURVES
         "table": 1,  # one of TABLES
-        "row": ROW_BITS,  # which part of the tables: of an activation function, or the last
-        "two": 1,  # two words are read for each
-        "adds_a": 1,  # after the shift
-        "times": 2,  # what is multiplied with: the constant, b, a, or what tables or codes say
-        "wrap": 1,  # nothing saturates
-        "scaled": 1,  # shift and amount count
-        "bound": RESULT_BITS,  # bits of y that must equal its sign
+        "row": ROW_BITS,  # number of the table: of a curve, or the one behind for the short tables
+        "two": 1,  # a word of b is read with each word of a
+        "adds_a": 1,  # a is added after the shift
+        "times": 2,  # second factor: 0 constant, 1 b, 2 a, 3 fraction of a table or power of a code
+        "wrap": 1,  # y wraps instead of saturating
+        "scaled": 1,  # the product is scaled by shift and amount
+        "bound": RESULT_BITS,  # high for each bit of y that must equal its sign, or y saturates
         "writes": 1,
-        "bytes": 1,  # elements of one byte
-        "halves": 1,  # elements of two bytes
-        "header": 1,  # a word goes before the others
-        "pair": 1,  # there are no others, and it has top and its place
-        "finish": 1,  # something is to be done at the end of a segment
+        "bytes": 1,  # results are written as bytes
+        "halves": 1,  # results are written as two bytes each
+        "header": 1,  # a segment begins with a word with its exponent
+        "pair": 1,  # only a word with the top and its place is written
+        "finish": 1,  # a segment ends with a header or a change of registers
         "length": 1,
         "amount": 1,
         "immediate": 1,
@@ -117,7 +117,7 @@ class VectorDecoder(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         o, c = self.operands, self.control
-        # The instruction is legal: all other bits are 0.
+        # The instruction is legal, so the upper bits of these fields are 0.
         function, after, output = o.function[:5], o.after[:4], o.output[:3]
 
         def among(functions):
@@ -132,7 +132,7 @@ class VectorDecoder(wiring.Component):
 
         wrap = among([Function.SQUARE, Function.ANGLE])
         acts = [known.function for known in ACTIVATIONS.values()]
-        # Bit by bit, the number of the curve; the upper bit may be set for none.
+        # The number of the curve, bit by bit; a bit may be 0 for all of them.
         numbers = [[f for n, f in enumerate(CURVES) if n >> bit & 1] for bit in range(ROW_BITS)]
         curve = Cat(
             reduce(or_, (o.function == f for f in some)) if some else Const(0, 1)
@@ -144,13 +144,13 @@ class VectorDecoder(wiring.Component):
             [Function.SQUARE],
             [*TABLES, Function.RESIDUE],
         ]
-        whole = wrap | (function == Function.ROTATE)  # k is not how many bits there are
+        whole = wrap | (function == Function.ROTATE)  # k is then no number of bits
         mantissas = (output == Output.BLOCK) | (output == Output.MANTISSAS)
         codes = output == Output.CODES
         headed = Cat(output == n for n in HEADED).any()
         pair = output == Output.TOP
         wide = self.config.act_bits == 16
-        # A cycle later than the others, long before a result comes.
+        # `bound` is a cycle later than the others, still long before the first result.
         too_few = Signal(RESULT_BITS - 1)
         m.d.sync += too_few.eq(Cat(~at_least(o.k[:6], n + 2) for n in range(RESULT_BITS - 1)))
         m.d.sync += [

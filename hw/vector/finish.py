@@ -106,7 +106,9 @@ class VectorFinish(wiring.Component):
         ]
         left = Signal(Left)
         leave = Signal()
-        m.d.sync += leave.eq(self.leave & c.finish)  # what is left stays for another cycle
+        m.d.sync += leave.eq(
+            self.leave & c.finish
+        )  # a cycle later; its registers and count stay that long
         m.submodules.queue = queue = SyncFIFO(width=Shape.cast(Left).width, depth=WAITING)
         m.d.comb += [
             left.registers.eq(self.before),

@@ -129,7 +129,9 @@ class VectorReader(wiring.Component):
         full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
         partly = (left == gap) & ~full
         for lane in range(1 << lanes):
-            here = rest >= lane + 1 if lane + 1 < 1 << lanes else 0  # else the word is full
+            here = (
+                rest >= lane + 1 if lane + 1 < 1 << lanes else 0
+            )  # the last lane counts in full words only
             m.d.sync += self.sideband.mask[lane].eq(full | (partly & here))
         return m
 
@@ -141,7 +143,7 @@ class VectorReader(wiring.Component):
         with m.FSM():
             with m.State("IDLE"), m.If(self.start):
                 m.next = "BEGIN"
-            with m.State("BEGIN"):  # control is there in the next cycle
+            with m.State("BEGIN"):  # `control` comes with the next cycle
                 m.d.comb += turn.prepare.eq(1)
                 m.next = "PREPARE"
             with m.State("PREPARE"), m.If(turn.ready):

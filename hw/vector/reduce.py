@@ -81,20 +81,20 @@ class VectorReduce(wiring.Component):
             m.d.sync += self.sum.eq(sums)
         with m.If(valid & (first | (self.peak < peak))):
             m.d.sync += self.peak.eq(peak)
-        with m.If(valid & (first | (seen & (self.top < top)))):  # something of the first is seen
+        with m.If(valid & (first | (seen & (self.top < top)))):  # the first word has an element
             m.d.sync += [self.top.eq(top), self.where.eq(Cat(lane, index))]
         return m
 
     @staticmethod
     def _joined(a, b):
-        # As `<` costs half as much in synthesis as `>`, which looks for equality too.
+        # Written with `<` throughout: synthesis makes `>` twice as large.
         later = b[3] & (~a[3] | (a[2] < b[2]))
         return (
             (a[0] + b[0])[:SUM_BITS].as_signed(),
             Mux(a[1] < b[1], b[1], a[1]),
             Mux(later, b[2], a[2]),
             a[3] | b[3],
-            Cat(Mux(later, b[4], a[4]), later),  # the lane
+            Cat(Mux(later, b[4], a[4]), later),  # bits of the number of the lane
         )
 
     @staticmethod

@@ -56,8 +56,8 @@ class VectorSettings(wiring.Component):
                 top.eq(self.top),
                 place.eq(self.place),
             ]
-        # What follows from them, two cycles later: when the first word of a segment of one word
-        # comes by, the next segment's have been taken already.
+        # What follows from these registers, two cycles later. They cannot be read later than that:
+        # behind a segment of one word the next one's registers come at once.
         factor = Signal(signed(RESULT_BITS))
         power = Signal(signed(10))
         tops = Signal.like(top)

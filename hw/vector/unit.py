@@ -108,7 +108,7 @@ class VectorUnit(wiring.Component):
             finish.leave.eq(reader.leave),
             finish.before.eq(settings.taken),
             finish.count.eq(reader.count),
-            # Memories need no care for words that are read while they are written.
+            # So registers are never read in the cycle that writes them (`hw.verilog.APART`).
             reader.busy.eq(finish.set | finish.end),
             *(getattr(finish, n).eq(getattr(sums, n)) for n in ("end", "sum", "peak", "top")),
             writer.header.eq(finish.header),
@@ -145,7 +145,8 @@ class VectorUnit(wiring.Component):
         product = ELEMENTS_AT + VectorLane.product_at
         here = sidebands[ELEMENTS_AT]
         lanes = []
-        # How far the element is that ROTATE turns this one with, where it is in the same word.
+        # ROTATE: the distance in lanes to the element that this one is turned with, if both are in
+        # the same word.
         turned = control.rotate & here.second
         inner = Signal(exact_log2(count))
         m.d.comb += inner.eq(self.run.operands.k & turned.replicate(len(inner)))

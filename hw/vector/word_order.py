@@ -61,7 +61,7 @@ class WordOrder(wiring.Component):
             period.eq(self.operands.immediate),
         ]
 
-        # ``far`` modulo the period, by subtraction: a few times at most in any use.
+        # ``far`` modulo the period, by repeated subtraction: in every use a few times at most.
         jump = Signal(width)
         over = Signal(width + 1)
         m.d.comb += over.eq(jump - period)
@@ -71,20 +71,20 @@ class WordOrder(wiring.Component):
         with m.Elif(~over[-1]):
             m.d.sync += jump.eq(over)
 
-        # After the second of a pair comes the first of the next one; where the carry passes the bit
-        # between them, that is the next word.
+        # After the second word of a pair comes the first one of the next pair: the word after the
+        # first, or, where adding one carries past the bit that tells the two apart, after both.
         apart = Signal(width)
         m.d.sync += apart.eq(Mux(self.paired, far, 0))
         m.d.comb += self.apart.eq(apart != 0)
         after = Signal(width)
         m.d.comb += [after.eq(self.word + 1), self.partner.eq(self.word ^ far)]
-        first = Signal(width)  # of the pair: its index modulo the period
+        first = Signal(width)  # index of the first word of the pair, modulo the period
         to_second = Signal()
         crosses = Signal()
         total = Signal(width + 1)
         cut = Signal(width + 2)
         new = Signal(width)
-        # Registers, as ROTATE steps every four cycles; of no meaning to others.
+        # Registers, as ROTATE steps only every four cycles. Other functions do not use them.
         m.d.sync += [
             to_second.eq(self.apart & ~(self.word & apart).any()),
             crosses.eq(~(after & apart).any()),

@@ -77,7 +77,7 @@ class VectorWriter(wiring.Component):
             m.d.sync += place.eq(Mux(final | self.sideband.last, 0, place + 1))
         word = self._collect(m, place)
 
-        # Where the word goes; that of headers, and whose they are, until they are written.
+        # The address of the word; and in a FIFO those of headers that are still to be written.
         start, address, within = (
             Signal.like(self.write_address, name=n) for n in ("start_at", "at", "within")
         )
@@ -134,7 +134,7 @@ class VectorWriter(wiring.Component):
             half = halves.word_select(quarter % 2, size // 4)
             part = Mux(whole, Cat(y)[at], Mux(c.bytes, quarters, half))
             here = whole | Mux(c.bytes, place == quarter, place[0] == quarter // 2)
-            # The first part clears what is behind it.
+            # With the first part of a word, the others become zero.
             with m.If(self.sideband.valid & here):
                 m.d.sync += word[at].eq(part)
             with m.Elif(self.sideband.valid & (place == 0)):

@@ -171,7 +171,7 @@ class VectorLane(wiring.Component):
         y6 = _after(m, second[c.times], "y6")
         assert len(low6) == LOW_BITS
 
-        # Codes and lengths take a cycle more.
+        # Codes and lengths come a cycle later than the other operands.
         more6 = _later(m, byte4 + 1, "more", 4, 6)
         a6_minus = _after(m, a5[-1], "a6_minus")
         small = Signal(signed(9))

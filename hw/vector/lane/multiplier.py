@@ -61,7 +61,7 @@ class VectorMultiplier(wiring.Component):
             second.eq(x_low * y_high),
             high.eq(x_high * y_high),
         ]
-        # Half a unit less one, and one more where the product's integer part is odd.
+        # Rounds half to even: adds half a unit, less the lowest bit unless the integer part is odd.
         odd = low[STEP_BITS]
         half = Cat((~odd & self.table).replicate(STEP_BITS - 1), odd & self.table)
         total = Signal.like(self.total, reset_less=True)

@@ -58,13 +58,15 @@ class VectorSaturate(wiring.Component):
             minus.eq(self.minus),
         ]
 
-        # What was over before the addition is so by far. Else a value is too large where two bits
-        # differ of those that are to be the sign.
+        # A value that was too large before the addition is so by far, and stays so. Else it is too
+        # large if two neighbours differ of the bits that must all equal the sign.
         sign = Signal()
         leaves = Signal()
         low = Signal(RESULT_BITS)
         bound = Cat(c.bound, c.bound[-1].replicate(VALUE_BITS - 1 - RESULT_BITS))
-        edge = ~c.bound ^ sign.replicate(RESULT_BITS)  # the sign where the bound is, else not
+        edge = ~c.bound ^ sign.replicate(
+            RESULT_BITS
+        )  # largest or smallest value: the sign at the bits of `bound`, else not
         m.d.comb += [
             sign.eq(Mux(over, minus, value[-1])),
             leaves.eq(over | ((value[:-1] ^ value[1:]) & bound).any()),

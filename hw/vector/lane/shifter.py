@@ -79,7 +79,7 @@ class VectorShifter(wiring.Component):
         rest, beyond, minus = (Signal(name=n, reset_less=True) for n in ("rest", "beyond", "less"))
         some = Signal(reset_less=True)
         every = Signal(reset_less=True)
-        above = moved[end - 1 :]  # from the sign of the whole on
+        above = moved[end - 1 :]  # the sign bit of `whole` and all above it
         m.d.sync += [
             Cat(half, whole).eq(moved[STEP - 1 : end]),
             rest.eq(below2 | moved[: STEP - 1].any()),
@@ -90,7 +90,7 @@ class VectorShifter(wiring.Component):
         ]
         m.d.comb += [
             self.whole.eq(whole),
-            self.up.eq(half & (rest | whole[0]) & ~self.cut),  # half to even
+            self.up.eq(half & (rest | whole[0]) & ~self.cut),  # round half to even
             self.over.eq((beyond | Mux(minus, ~every, some)) & ~self.wrap),
             self.minus.eq(minus),
         ]
@@ -116,7 +116,8 @@ class VectorShifter(wiring.Component):
             part = Cat(Const(0, max(0, -place)), self.value[max(0, place) : end])
             known = chosen[n].replicate(len(part)) & part
             terms.append(Cat(known, beyond[n].replicate(max(0, end - BITS))))
-        # What falls below, and what is above and not the sign, from place to place.
+        # For each place: whether bits are lost below it, and whether bits above it differ from the
+        # sign.
         below, leaves = [], []
         for n, place in enumerate(places):
             earlier = max(0, places[n - 1]) if n else 0
@@ -143,5 +144,7 @@ class VectorShifter(wiring.Component):
                 part = part.as_signed()
             product = Signal((part * power).shape(), name=f"product{first}")
             m.d.comb += product.eq(part * power)
-            moved = moved | (product << first)  # no bit is in two of them
+            moved = moved | (
+                product << first
+            )  # products do not overlap, as all but one bit of the power are 0
         return moved

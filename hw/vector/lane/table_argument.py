@@ -62,11 +62,11 @@ class TableArgument(wiring.Component):
         )
         m.d.comb += self.magnitude.eq(argument)
 
-        # An angle's second and fourth quarters are those before, backwards: there the entry is
-        # counted from the end, and the place in it from its own.
+        # In the second and fourth quarter of a turn, sine is the quarter before, backwards: index
+        # and fraction are complemented.
         angle = argument[SINE_FIRST:TURN_BITS]
         backwards, minus = angle[-2], angle[-1]
-        above = argument[-1]  # of EXP2: not below the base
+        above = argument[-1]  # EXP2: the element is above the base, taken for equal
         index = Signal(INDEX_BITS)
         place = Signal(STEP_BITS)
         end = Signal()
@@ -92,7 +92,7 @@ class TableArgument(wiring.Component):
         unit = STEP_BITS - SINE.step_bits
         m.d.sync += [
             place2.eq(place),
-            carry2.eq(c.sine & backwards),  # minus the place is its complement plus one
+            carry2.eq(c.sine & backwards),  # a complement plus one is minus the fraction
             end2.eq(end),
             rest.eq(Cat(place2[:unit], place2[unit:] + carry2)),
         ]
@@ -103,7 +103,7 @@ class TableArgument(wiring.Component):
         m.d.sync += whole.eq(argument[EXP2_BITS : EXP2_BITS + 5] | far.replicate(5))
         with m.If(~c.exp2 | above):
             m.d.sync += whole.eq(0)
-        # Tables are in block RAM, and that lies far away: a cycle for the way.
+        # A register on the way to the tables, whose block RAM lies far away on the chip.
         for output, value in (
             (self.address, Cat(index, c.row)),
             (self.whole, whole),

@@ -63,7 +63,7 @@ class ScalarDivider(wiring.Component):
         m.submodules.epsilon = epsilon = ScalarEpsilon()
         m.submodules.steps = s = ScalarSteps()
         sign = self.sum[-1]
-        # Controls of the subtraction are ready when its cycle begins.
+        # Controls of the subtraction are registers, so that it begins with its cycle.
         extra = Signal()
         rooting = Signal()
         m.d.sync += extra.eq(0)
@@ -73,7 +73,7 @@ class ScalarDivider(wiring.Component):
             epsilon.amount.eq(self.amount),
             s.extra.eq(extra),
             s.root.eq(rooting),
-            # Below zero, MEAN divides the complement.
+            # Of a sum below zero, MEAN divides the complement.
             s.sum.eq(self.sum ^ (sign & mean).replicate(SUM_BITS)),
             s.epsilon.eq(epsilon.value),
             s.carry.eq(epsilon.carry),
@@ -94,7 +94,7 @@ class ScalarDivider(wiring.Component):
                     s.set_divisor.eq(1),
                     s.new_divisor.eq(self.count),
                 ]
-                # Below zero, the others take that for the sum.
+                # ROOT and RECIPROCAL take a sum below zero for 0.
                 m.d.comb += [s.load.eq(self.start & (~sign | mean)), s.clear.eq(~s.load)]
                 m.d.sync += [left.eq(Mux(mean, SUM_BITS - 1, SQUARE_BITS - 1))]
                 m.d.sync += [self.size.eq(SUM_BITS - 1), half_of_root.eq(0), inexact.eq(0)]
@@ -107,8 +107,8 @@ class ScalarDivider(wiring.Component):
             with m.State("DIVIDE"):
                 m.d.comb += [s.trial.eq(1), s.shift.eq(1)]
                 with m.If(left == 0):
-                    # For MEAN twice the rest against the divisor; that of a complement counts from
-                    # the divisor's end.
+                    # MEAN compares twice the rest with the divisor; after a complement the rest is
+                    # what is missing to the divisor, less one.
                     m.d.sync += extra.eq(self.minus)
                     m.next = "ROUND"
                     with m.If(is_root):
@@ -151,17 +151,17 @@ class ScalarDivider(wiring.Component):
             m.d.comb += [s.load.eq(1), s.clear_rest.eq(1), s.set_divisor.eq(1)]
             m.d.sync += [left.eq(SQUARE_BITS - 1), some.eq(0), rooting.eq(1)]
             m.next = "ROOT"
-        with m.State("ROOT"):  # two bits of the square for one of the root
+        with m.State("ROOT"):  # two bits of the square give one bit of the root
             m.d.comb += [s.shift.eq(1), s.move_rest.eq(left[0])]
             m.d.comb += [s.trial.eq(~left[0]), s.push_divisor.eq(~left[0])]
-            m.d.comb += s.pushed.eq(s.one | ((left == 0) & ~some))  # 0 is taken for 1
+            m.d.comb += s.pushed.eq(s.one | ((left == 0) & ~some))  # a root of 0 is taken for 1
             with m.If(~left[0]):
                 m.d.sync += some.eq(some | s.one)
             with m.If(left == 0):
                 m.d.comb += s.clear_rest.eq(1)
                 m.d.sync += [left.eq(INVERSE_STEPS - 1), rooting.eq(0), extra.eq(1)]
                 m.next = "INVERT"
-        with m.State("INVERT"):  # bits that are too many only count for rounding
+        with m.State("INVERT"):  # bits beyond INVERSE_BITS count for rounding only
             m.d.comb += [s.trial.eq(1), s.shift.eq(~s.bits[INVERSE_BITS - 1])]
             with m.If(~s.shift):
                 m.d.sync += self.dropped.eq(self.dropped + 1)

@@ -56,7 +56,7 @@ class ScalarEpsilon(wiring.Component):
                 inexact.eq(0),
             ]
         with m.Elif(power != 0):
-            # Of a value that moves right, only the low bits are not zero.
+            # A value that moves right never has bits above the mantissa.
             right = power[-1]
             moved = Mux(right, low >> 1, low << 1)
             m.d.sync += [

@@ -78,7 +78,7 @@ class ScalarSteps(wiring.Component):
         bits = self.bits
         rest = Signal(REST_BITS)
         minuend = Signal(REST_BITS)
-        # A bit is put below all, whose carry is that of epsilon.
+        # The carry of epsilon comes in as a bit below all terms.
         added = add_choice(
             m,
             platform,
@@ -94,7 +94,8 @@ class ScalarSteps(wiring.Component):
             new = self.one & self.trial & ~self.root
             m.d.sync += bits.eq(Mux(self.load, added[1:], Cat(new, bits)))
 
-        # The divisor's complement is kept: minus a number is that plus one, below all here.
+        # Kept is the divisor's complement: minus the divisor is that plus one, which comes in as a
+        # bit below all terms.
         complement = Signal(ROOT_BITS, init=-1)
         ones = Const(-1, REST_BITS - ROOT_BITS + 1)
         with m.If(self.set_divisor):

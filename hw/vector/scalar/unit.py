@@ -119,9 +119,9 @@ class ScalarUnit(wiring.Component):
         top = Signal(signed(10))
         with m.If(self.start):
             m.d.sync += top.eq(saturate(self.top, 10))
-        # The instruction is there long before: all but the number itself are registers. A length is
-        # the place of the first bit and one; where there is none, minus one and one. What the carry
-        # of a code adds goes into the adder's lowest bit.
+        # The instruction is known long before the sums: all but the number itself are registers. A
+        # bit length is the place of the leading one, plus one; of zero it is -1 plus one. The carry
+        # of a code's rounding comes in as a bit below both terms of the sum.
         by_top = Signal()
         number = Signal(signed(10))
         length = Cat(coder.place, Const(0, 1)) | (~coder.some).replicate(len(coder.place) + 1)
