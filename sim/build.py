@@ -157,7 +157,7 @@ def _tool(command: list[str], folder: Path, env: dict[str, str], log: Path) -> N
 
 
 def _processor() -> str:
-    """The processor's name: -march=native code must not travel to another one."""
+    """What the processor can do: code for -march=native must not run on another one."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
         for line in info:
             if line.startswith("flags"):

@@ -1,28 +1,40 @@
 import re
 
+import pytest
+
 from golden.config import CONFIGS
 from hw.top import Accelerator
 from hw.verilog import convert
 from sim.check_verilog import lint, synthesize
 
 
-def test_tiny_lints_and_synthesises(tmp_path):
-    path = tmp_path / "rf8_tiny.v"
-    text = convert(Accelerator(CONFIGS["tiny"]), name="rf8_tiny")
-    path.write_text(text)
-    assert lint(path, "rf8_tiny") == []
-    complaints, counts = synthesize(path, "rf8_tiny")
-    assert complaints == []
-    assert counts["TRELLIS_FF"] > 1000 and counts["LUT4"] > counts["TRELLIS_FF"]
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """The file of config tiny."""
+    path = tmp_path_factory.mktemp("verilog") / "rf8_tiny.v"
+    path.write_text(convert(Accelerator(CONFIGS["tiny"]), name="rf8_tiny"))
+    return path
+
+
+def test_tiny_lints(tiny):
+    text = tiny.read_text()
+    assert lint(tiny, "rf8_tiny") == []
     # Of these, and of no others, it may not matter what is read while it is written.
     apart = re.findall(r"no_rw_check \*\) reg \[\d+:0\] \\?([a-z]+)", text)
     assert {"bank", "storage", "registers", "tops"} == set(apart)
     assert apart.count("bank") == CONFIGS["tiny"].cols
-    assert counts["DP16KD"] > 0 and counts["TRELLIS_DPR16X4"] > 0
     assert nameless(text) == []
     ports = re.search(r"module rf8_tiny\((.*?)\);", text, re.DOTALL).group(1)
     names = {name.strip() for name in ports.split(",")}
     assert {"clk", "rst", "irq", "m_axi_araddr", "m_axi_wdata", "s_axi_rdata"} <= names
+
+
+@pytest.mark.slow
+def test_tiny_synthesises(tiny):
+    complaints, counts = synthesize(tiny, "rf8_tiny")
+    assert complaints == []
+    assert counts["TRELLIS_FF"] > 1000 and counts["LUT4"] > counts["TRELLIS_FF"]
+    assert counts["DP16KD"] > 0 and counts["TRELLIS_DPR16X4"] > 0
 
 
 def nameless(text):

@@ -150,6 +150,7 @@ def test_board_shows_pass_and_can_show_fail(custom, tmp_path):
     assert board_says(folder) == ["started 001", "ended 100"]
 
 
+@pytest.mark.slow
 def test_board_synthesises(custom, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(custom, folder)
