@@ -77,7 +77,8 @@ class BuildPy(build_py):
         outfile, copied = super().build_module(module, module_file, package)
         if not self.editable_mode:
             path = Path(outfile)
-            path.write_text(move_imports(path.read_text(), module_file))
+            source = path.read_text(encoding="utf-8")
+            path.write_text(move_imports(source, module_file), encoding="utf-8")
         return outfile, copied
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,8 +82,8 @@ class GoldenMachine:
     memory: uint8 [bytes]; programs read and write it in place
     config: the accelerator
     engine: "numpy", or "torch", which is bit-identical and faster
-    constant: ranges (start, end) of memory that no program writes; their instructions and weights
-        are unpacked once and kept, weights at 8 bytes each
+    constant: ranges (start, end) of memory that neither programs nor the host change after the
+        first run; their instructions and weights are unpacked once and kept, at 8 bytes a weight
     """
 
     memory: Bytes
@@ -93,6 +93,9 @@ class GoldenMachine:
 
     def __post_init__(self) -> None:
         config = self.config
+        if self.engine not in get_args(Engine):
+            known = " or ".join(get_args(Engine))
+            raise ValueError(f"engine is {self.engine!r}, must be {known}")
         self.scratch = np.zeros((config.cols, config.scratch_words, config.bus_bytes), np.uint8)
         self._product: _Product = _Torch() if self.engine == "torch" else _Numpy()
         self.registers = Registers.cleared(config)
@@ -107,6 +110,8 @@ class GoldenMachine:
 
     def run(self, program: int, position: int = 0, tokens: Sequence[int] = ()) -> RunResult:
         """As of `golden.interface.Machine`; ``counters`` has `COUNTED`."""
+        if len(tokens) > self.config.cols:
+            raise ValueError(f"{len(tokens)} tokens, the machine has {self.config.cols} columns")
         self._position = position
         self._tokens[: len(tokens)] = map(int, tokens)
         self._counters = dict.fromkeys(COUNTED, 0)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from golden.config import AccelConfig, get_config
+from golden.config import CONFIGS, AccelConfig, get_config
 from golden.registers import COUNTERS
 from sim.cache import cache_dir, lock, sources_digest, write_atomically
 from sim.stages import Report, Stage, Stages
@@ -86,6 +87,8 @@ def build_library(
         Where one fails.
     """
     env = verilator_env()
+    if trace:
+        require("zlib.h", "lz4.h")
     text = verilog_text(config, progress)
     flags = VERILATOR_FLAGS + (["--trace-fst"] if trace else [])
     digest = hashlib.sha256()
@@ -116,8 +119,6 @@ def _build(
     progress: Report,
 ) -> None:
     trace = "--trace-fst" in flags
-    if trace:
-        require("zlib.h", "lz4.h")
     root = verilator_root()
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=library.parent))
     log = library.with_suffix(".log")
@@ -160,17 +161,20 @@ def _processor() -> str:
     """What the processor can do: code for -march=native must not run on another one."""
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as info:
         for line in info:
-            if line.startswith("flags"):
+            if line.startswith(("flags", "Features")):  # of x86, of ARM
                 return line
     return ""
 
 
 def main(arguments: list[str]) -> int:
     """Build the simulator of the named config; 1 and one line if that fails."""
+    parser = argparse.ArgumentParser(prog="python -m sim.build", description=main.__doc__)
+    parser.add_argument("config", choices=CONFIGS)
+    options = parser.parse_args(arguments)
     try:
         with Stages() as progress:
-            build_library(get_config(*arguments), progress=progress)
-    except (BuildFailed, ToolMissing, TypeError, ValueError) as error:
+            build_library(get_config(options.config), progress=progress)
+    except (BuildFailed, ToolMissing, OSError) as error:
         print(f"sim.build: {error}", file=sys.stderr)
         return 1
     return 0

@@ -15,7 +15,7 @@ from sim.toolchain import package_version
 
 def cache_dir() -> Path:
     """Where builds are kept: ``RF8_CACHE``, else ``~/.cache/rf8``."""
-    return Path(os.environ.get("RF8_CACHE", Path.home() / ".cache" / "rf8"))
+    return Path(os.environ.get("RF8_CACHE") or Path.home() / ".cache" / "rf8")
 
 
 def sources_digest() -> bytes:
@@ -25,7 +25,7 @@ def sources_digest() -> bytes:
         digest.update(package_version(package).encode())
     for folder in ("hw", "golden"):
         for source in sorted((Path(__file__).parent.parent / folder).rglob("*.py")):
-            digest.update(source.read_bytes())
+            digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return digest.digest()
 
 

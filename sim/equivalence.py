@@ -89,6 +89,9 @@ def make_rtlil(checkout: Path, config: str) -> str:
     ValueError
         Where they do not.
     """
+    for part in ("hw/top.py", "golden/config.py"):
+        if not (checkout / part).is_file():  # else an installed one would be taken
+            raise ValueError(f"{checkout} is no checkout of this project: it has no {part}")
     command = [sys.executable, "-c", MAKE, config, TOP]
     env = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
     run = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=env)

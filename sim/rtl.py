@@ -139,7 +139,8 @@ class RtlMachine:
         if waveform is not None:
             waveform.parent.mkdir(parents=True, exist_ok=True)
             waveform.touch()  # an error here names the path; the writer's would not
-            self._library.rf8_trace(self._machine, str(waveform).encode())
+            if not self._library.rf8_trace(self._machine, str(waveform).encode()):
+                raise RuntimeError(f"{waveform}: this build of the simulator writes no waveforms")
         if self._read("ID") != IDENTITY:
             raise RuntimeError("the simulator answers with another identity")
         self._write("WATCHDOG", 100_000 + model.latency if watchdog is None else watchdog)
@@ -189,6 +190,8 @@ class RtlMachine:
         SimulationHung
             Where it has not stopped by then. `reset` makes the machine usable again.
         """
+        if self._machine is None:
+            raise RuntimeError("the simulated machine is closed")
         self._library.rf8_forget_written(self._machine)
         self._write("PROGRAM", program)
         self._write("POSITION", position)

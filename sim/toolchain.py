@@ -44,6 +44,8 @@ def require(*tools: str) -> None:
     """Raise `ToolMissing` for the first of ``tools``, which are keys of `APT_PACKAGES`, that is not
     installed."""
     for tool in tools:
+        if tool not in APT_PACKAGES:
+            raise ValueError(f"no tool {tool!r}; there are: {', '.join(APT_PACKAGES)}")
         if not is_installed(tool):
             raise ToolMissing(f"{tool} is missing: apt-get install {APT_PACKAGES[tool]}")
 

@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# From the bottom up. A module imports from its own room and from those above it in this list; it
-# belongs to the room with the longest name that fits.
+# From the bottom up: a module imports from its own room and from those listed before it. It belongs
+# to the room with the longest name that fits.
 ROOMS = {
     "golden": "the specification in NumPy: bit-exact, imports nothing else of the project",
     "hw.lib": "building blocks that know nothing of the accelerator's parts",
@@ -86,7 +86,7 @@ _SHARED = {
     "tests/software/runtime/test_session.py": """
         rf8.checkpoint.fixed_point rf8.compiler.attention rf8.compiler.driver
         rf8.compiler.emitter rf8.compiler.layout
-        rf8.compiler.lower rf8.compiler.memory rf8.compiler.scratchpad rf8.compiler.tensors
+        rf8.compiler.memory rf8.compiler.scratchpad rf8.compiler.tensors
         rf8.evaluation.reference rf8.runtime.sampler
     """,
     "tests/software/train/test_train.py": """

@@ -22,7 +22,8 @@ from ..lib.instruction import (
 from .entry import Entry
 
 LATER = {*ErrorCode} - {ErrorCode.NONE, ErrorCode.BUS_WRITE, ErrorCode.ABORTED, ErrorCode.WATCHDOG}
-"""Errors of an instruction that give way to that of a STORE before it."""
+"""Errors after which the STOREs before the instruction are still finished: a bus error of one of
+those replaces them."""
 
 
 class Sequencer(wiring.Component):
@@ -36,7 +37,8 @@ class Sequencer(wiring.Component):
 
     On an error it stops: no more requests, everything that is on the bus is let finish, then all
     units are cleared, and the machine can be started again. The error's code and the instruction's
-    address stay until the next start. Between instructions, that is the one that was to come next.
+    address stay until the next start. An error that no instruction
+    caused (abort, watchdog) and that comes between two names the later one.
     After HALT, too, the bus has to fall silent: the program may have been read beyond its end.
 
     Ports
@@ -47,11 +49,13 @@ class Sequencer(wiring.Component):
     matmul, load, store, vector (out, `UnitSignature`): The units.
     running_matmul, running_load, running_store, running_vector (out, 1): High from the cycle after
         the unit's start until it is done, or until the next instruction follows.
-    another_load (in, 1): High when LOAD takes one without an index before it is done.
-    another_matmul (in, 1): High when MATMUL takes a chained one before it is done.
+    another_load (in, 1): High when LOAD accepts a further one without INDEX or TOKEN before it is
+        done.
+    another_matmul (in, 1): High when MATMUL accepts a chained one before it is done.
     answered (in, 1): High when no STORE waits for the memory.
     invalid_weight (in, 1): Pulses when a weight of the MATMUL under way was invalid.
-    failed_weight (in, 1): Pulses when a weight slice of it came with a bus error.
+    failed_weight (in, 1): Pulses when a weight slice of the MATMUL under way came with a bus
+        error.
     failed_load, failed_store (in, `FailureSignature`): Bus errors of LOADs and STOREs.
     progress (in, 1): High when something moved in this cycle: the watchdog counts from there.
     bus_idle (in, 1): High when nothing is on its way on the bus.

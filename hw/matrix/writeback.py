@@ -50,7 +50,7 @@ class Writeback(wiring.Component):
     start (in, 1): Pulses when a MATMUL starts, with its ``operands``. Results of the one before may
         be still to come, unless ``full`` is high.
     operands (in, struct): The MATMUL that was started last.
-    full (out, 1): High when no other MATMUL may start.
+    full (out, 1): High when one MATMUL is being written and another waits: no third may start.
     headers (in, `headers`): Headers of tiles.
     slice (in, `slice_signature`): The weight slice that may be a header.
     results (in, `array_results`): Dot products of the array.

@@ -311,3 +311,12 @@ def test_the_index_may_lead_out_of_the_memory():
     machine = machine_with(load)
     assert machine.run(0, position=(1 << 24) - 1).error is ErrorCode.BUS_READ
     assert machine.run(0, position=3).error is ErrorCode.NONE
+
+
+def test_what_the_machine_cannot_have_is_refused():
+    memory = np.zeros(1 << 12, np.uint8)
+    with pytest.raises(ValueError, match="engine is 'cuda', must be numpy or torch"):
+        GoldenMachine(memory, CONFIGS["tiny"], engine="cuda")
+    machine = GoldenMachine(memory, CONFIGS["tiny"])
+    with pytest.raises(ValueError, match="3 tokens, the machine has 2 columns"):
+        machine.run(0, tokens=[1, 2, 3])

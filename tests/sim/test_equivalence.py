@@ -6,7 +6,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 
-from sim.equivalence import TOP, Different, compare, read_netlist
+from sim.equivalence import TOP, Different, compare, make_rtlil, read_netlist
 
 
 class Adder(wiring.Component):
@@ -55,3 +55,9 @@ def test_names_and_modules_do_not_matter(plain):
 def test_a_difference_is_found(plain, knobs):
     with pytest.raises(Different):
         compare(plain, netlist(**knobs))
+
+
+def test_a_folder_without_sources_is_refused(tmp_path):
+    """Else the installed sources would be compared with themselves."""
+    with pytest.raises(ValueError, match=r"is no checkout of this project: it has no hw/top\.py"):
+        make_rtlil(tmp_path, "tiny")

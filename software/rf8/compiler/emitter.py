@@ -1,4 +1,4 @@
-"""Lowering: a model's operations to instructions, and its tensors to places in memory.
+"""The emitter: writes the instructions of an operation.
 
 A value is a vector of one token in each column's bank of the scratchpad. The definition of every
 operation here is `golden.layers`; what is written is the same integers in VECTOR instructions.

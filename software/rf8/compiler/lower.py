@@ -48,6 +48,8 @@ class Lowering:
         # A run of words is free when all vectors are done for that lie in it.
         self.runs: dict[int, int] = {}
         self.living: Counter[int] = Counter()
+        # Vectors that are activation blocks: only matrix products can take them.
+        self.blocks: set[int] = set()
 
     def run(self) -> list[int]:
         """Write all operations; without the head, those up to the last norm.
@@ -69,7 +71,7 @@ class Lowering:
             self._lower(index, op)
         if self.with_head:
             e.label(head.module)
-            stream, block = self.layout.streams[head.module], self.places[head.x]
+            stream, block = self.layout.streams[head.module], self._block_at(head)
             parts = e.head(stream, block, self.layout.logits, head.width, self.argmax)
         e.halt()
         return parts
@@ -84,7 +86,7 @@ class Lowering:
                 e.embed(layout.streams[op.weight], limit, by, self.places[index])
             case Norm():
                 gamma, places = layout.norms[index]
-                self._blocks(index)
+                self._only_block(index)
                 self._new(index, e.norm(self.places[op.x], op.width, gamma, places, op.epsilon))
             case Linear():
                 self._linear(index, op)
@@ -110,12 +112,46 @@ class Lowering:
         """
         used = [isinstance(self.ops[user], Linear) for user in self.users[index]]
         if any(used) and len(used) > 1:
-            user = self.ops[self.users[index][1]]
+            users = (self.ops[user] for user in self.users[index])
+            user = next(op for op in users if not isinstance(op, Linear))
             raise DataError(
                 f"{self.layout.model.name}: {self.ops[index].module}: its result enters a matrix "
                 f"product and {user.module}, which cannot be lowered"
             )
+        if any(used):
+            self.blocks.add(index)
         return any(used)
+
+    def _only_block(self, index: int) -> None:
+        """Note that the vector ``index`` is an activation block, whoever takes it.
+
+        Raises
+        ------
+        DataError
+            Where something else than a matrix product does.
+        """
+        if not self._blocks(index):
+            op = self.ops[index]
+            raise DataError(
+                f"{self.layout.model.name}: {op.module}: the result of {type(op).__name__} enters "
+                "no matrix product, which cannot be lowered"
+            )
+
+    def _block_at(self, op: Linear) -> int:
+        """The place of the activation block that a matrix product takes.
+
+        Raises
+        ------
+        DataError
+            Where what it takes is none.
+        """
+        if op.x not in self.blocks:
+            source = self.ops[op.x]
+            raise DataError(
+                f"{self.layout.model.name}: {op.module}: a matrix product of the result of "
+                f"{type(source).__name__} {source.module}, which cannot be lowered"
+            )
+        return self.places[op.x]
 
     def _new(self, index: int, place: int) -> None:
         """Note that the vector ``index`` lies at ``place``, in a run of words of its own."""
@@ -189,7 +225,7 @@ class Lowering:
             table = self.tables[op.rotary, heads.width]
             attention.rotate(e, q, heads.queries * heads.padded, table, heads.padded)
         context = attention.attend(e, q, heads, cache)
-        self._blocks(index)
+        self._only_block(index)
         self._new(index, attention.context_block(e, context, heads))
 
     def _keys(self, index: int, op: Attention, place: int) -> None:
@@ -204,7 +240,7 @@ class Lowering:
         """Write a matrix product. Where keys are among its results they come first: they are sent
         to memory, byte by byte, while the others are computed."""
         e, layout = self.e, self.layout
-        stream, block = layout.streams[op.module], self.places[op.x]
+        stream, block = layout.streams[op.module], self._block_at(op)
         result = e.scratch.take(e.words(stream.elements))
         self._new(index, result)
         found = self._keys_of(index)

@@ -40,13 +40,14 @@ class Matrices:
 
     def __init__(self, model: Model, act_bits: int) -> None:
         self._model, self._bits = model, act_bits
-        self._kept: dict[str, tuple[torch.Tensor, Int64, Int64]] = {}
+        self._kept: dict[tuple[str, str | None], tuple[torch.Tensor, Int64, Int64]] = {}
 
     def __call__(self, weight: str, bias: str | None, x: Int64) -> Int64:
         """Results [T, outputs] Q16 for activations [T, inputs] Q16, by the tensors' names."""
-        if weight not in self._kept:
-            self._kept[weight] = self._unpacked(weight, bias)
-        weights, exponents, added = self._kept[weight]
+        key = weight, bias
+        if key not in self._kept:
+            self._kept[key] = self._unpacked(weight, bias)
+        weights, exponents, added = self._kept[key]
         block = layers.block_quantize(x, self._bits)
         vectors = torch.from_numpy(block.mantissa.astype(np.float64))
         dots = (vectors @ weights.T).numpy().astype(np.int64)

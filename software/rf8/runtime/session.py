@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -84,7 +85,7 @@ class Session:
     waveform: an FST file to write; "rtl" and "both" only
     engine: of the golden machine, "torch" or "numpy": the same bits
     machines: further ones, by name; they run after those of the backend
-    progress: is told what is built
+    progress: is called with each `sim.stages.Stage` of a build as it begins
 
     Where there are several machines, the memories of all are compared with that of the first after
     each run.
@@ -138,8 +139,9 @@ class Session:
 
     def close(self) -> None:
         """Close the machines: free the simulator and finish the waveform."""
-        for machine in self.machines.values():
-            machine.close()
+        with contextlib.ExitStack() as stack:  # all of them, even where one fails
+            for machine in self.machines.values():
+                stack.callback(machine.close)
 
     def check_memory(self) -> None:
         """Compare the memories of all machines whole, weights and programs too.
@@ -317,13 +319,20 @@ class Session:
             )
 
     def _run(self, entry: Entry, tokens: list[int]) -> None:
-        counted = False
-        for machine in self.machines.values():
-            result = machine.run(entry.address, self._position, tokens)
-            if "cycles" in result.counters and not counted:
-                self.stats.counters.update(result.counters)
-                counted = True
-            self._check_stop(result.error, result.error_address)
+        ends = {
+            name: machine.run(entry.address, self._position, tokens)
+            for name, machine in self.machines.items()
+        }
+        counts = [end.counters for end in ends.values() if "cycles" in end.counters]
+        self.stats.counters.update(counts[0] if counts else {})
+        (first, end), *rest = ends.items()
+        for name, other in rest:
+            if (other.error, other.error_address) != (end.error, end.error_address):
+                raise Mismatch(
+                    f"{first} ended with {end.error.name} at {end.error_address:#x}, "
+                    f"{name} with {other.error.name} at {other.error_address:#x}"
+                )
+        self._check_stop(end.error, end.error_address)
         self.stats.runs += 1
         (first, expected), *others = self.machines.items()
         for name, machine in others:

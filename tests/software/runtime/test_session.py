@@ -10,7 +10,7 @@ import torch
 import rf8
 from golden.config import CONFIGS
 from golden.interface import RunResult
-from golden.isa import Opcode
+from golden.isa import ErrorCode, Opcode
 from golden.machine import GoldenMachine
 from rf8.checkpoint.architecture import is_conv1d
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
@@ -324,6 +324,43 @@ def test_another_machine_plugs_in(image, backend):
         assert told == (backend == "golden")
         board = session.machines["board"]
     assert board.closed
+
+
+def test_machines_that_end_differently_do_not_agree(image):
+    class Stopped(Board):
+        def run(self, program, position=0, tokens=()):
+            super().run(program, position, tokens)
+            return RunResult(ErrorCode.WATCHDOG, 0x40)
+
+    program = rf8.Program.load(image)
+    with Session(program, machines={"board": Stopped}) as session:
+        ends = r"golden ended with NONE at 0x0, board with WATCHDOG at 0x40"
+        with pytest.raises(Mismatch, match=ends):
+            session.append([1])
+
+
+def test_all_machines_are_closed_where_one_fails(image):
+    class Stuck(Board):
+        def close(self):
+            super().close()
+            raise OSError("stuck")
+
+    boards = []
+
+    def make(kind):
+        return lambda *arguments: boards.append(kind(*arguments)) or boards[-1]
+
+    session = Session(rf8.Program.load(image), machines={"a": make(Stuck), "b": make(Stuck)})
+    with pytest.raises(OSError, match="stuck"):
+        session.close()
+    assert [board.closed for board in boards] == [True, True]
+
+
+def test_a_closed_simulation_says_so(image):
+    session = Session(rf8.Program.load(image), "rtl")
+    session.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        session.append([1])
 
 
 def test_a_difference_of_another_machine_is_found_and_located(image):
