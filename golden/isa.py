@@ -82,6 +82,9 @@ class Flag(enum.IntFlag):
     """VECTOR: the factor is `immediate`, not the register."""
 
 
+INDEXED = Flag.INDEX | Flag.TOKEN
+"""Flags of a LOAD or STORE whose place in memory follows from the position or the token."""
+
 FLAGS: dict[Opcode, Flag] = {
     Opcode.MATMUL: Flag.BIAS | Flag.LENGTH | Flag.LENGTH_K,
     Opcode.LOAD: Flag.LENGTH | Flag.INDEX | Flag.TOKEN,
@@ -384,7 +387,7 @@ def check(instruction: Instruction, config: AccelConfig) -> None:
     need(i.column < config.cols, f"column must be below {config.cols}")
     start = i.dst if i.opcode is Opcode.LOAD else i.src
     need(start + moved_words(i, config) <= depth, f"ends past word {depth}")
-    indexed = i.flags & (Flag.INDEX | Flag.TOKEN)
+    indexed = i.flags & INDEXED
     if not indexed:
         need((i.shift, i.k, i.immediate) == (0, 0, 0), "shift, k and immediate need an index")
         return
@@ -454,7 +457,7 @@ def output_words(instruction: Instruction, config: AccelConfig) -> int:
 
 def moved_words(instruction: Instruction, config: AccelConfig) -> int:
     """Scratchpad words of a LOAD or STORE: with lanes, a word for the first beat and elements."""
-    if instruction.flags & (Flag.INDEX | Flag.TOKEN) and instruction.shift > 0:
+    if instruction.flags & INDEXED and instruction.shift > 0:
         return 1 + vector_words(instruction.count - 1, config)
     return instruction.count
 

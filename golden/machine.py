@@ -18,12 +18,12 @@ from golden.arith import EXACT_FLOAT64, Int64, requantize
 from golden.config import MAX_SIGNIFICAND, AccelConfig
 from golden.format import INTEGERS
 from golden.interface import RunResult
-from golden.isa import ErrorCode, Flag, Instruction, Opcode
+from golden.isa import INDEXED, ErrorCode, Instruction, Opcode
 from golden.positions import resolve
 from golden.stream import Bytes, Tiles, stream_beats, unpack_tiles
 from golden.vector import Registers
 
-_INDEXED = int(Flag.INDEX | Flag.TOKEN)
+_INDEXED = int(INDEXED)
 Engine = Literal["numpy", "torch"]
 
 

@@ -25,11 +25,11 @@ import numpy as np
 
 from golden.arith import Int64
 from golden.config import AccelConfig
-from golden.isa import Flag, Instruction, Opcode
+from golden.isa import INDEXED, Flag, Instruction, Opcode
 
 # Operations on Flag itself take ten times as long as on int.
 _LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
-_INDEXED = int(Flag.INDEX | Flag.TOKEN)
+_INDEXED = int(INDEXED)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from amaranth.lib import data
 from amaranth.lib.wiring import In, Out, Signature
 
 from golden.isa import FIELDS, ErrorCode, Flag, Opcode
+from golden.isa import INDEXED as INDEXED
 
 OPERANDS = data.StructLayout(
     {name: signed(width) if negative else width for name, (_, width, negative) in FIELDS.items()}
@@ -28,9 +29,6 @@ BEATS = 32
 
 POSITION_BITS = 24
 """Bits of a position in a sequence, and of a token."""
-
-INDEXED = Flag.INDEX | Flag.TOKEN
-"""Flags of a LOAD or STORE whose address follows from the position or the token."""
 
 LANE_BITS = 7
 """Bits of the number of a byte or element within a bus beat of at most 128 bytes."""

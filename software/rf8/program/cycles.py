@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 
 from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
-from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Instruction, Opcode, Output
+from golden.isa import HEADED, READS_OTHER, After, Function, Instruction, Opcode, Output
 from golden.layers import EXP_FRAC, INVERSE_FRAC
 from golden.positions import lengths, resolve
 from golden.stream import stream_beats, tile_slices
 from golden.vector import SUM_BITS
 from rf8.program.image import Entry, Program
 
-_INDEXED = Flag.INDEX | Flag.TOKEN
+_INDEXED = isa.INDEXED
 
 # Cycles between events in the hardware; the tests of this module hold them against its parts.
 _QUEUE = 2  # through the queue of instructions
