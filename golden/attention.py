@@ -111,14 +111,23 @@ def exponentials(score: Int64, seen: NDArray[np.bool_]) -> Int64:
 _AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache
 
 
-def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int = 16) -> Int64:
+def attention(
+    q: Int64,
+    k: Int64,
+    v: Int64,
+    cache: KVCache,
+    bits: int,
+    span: int = 16,
+    scale: float | None = None,
+) -> Int64:
     """Causal self-attention of T new tokens: q [T, H, W], k, v [T, G, W] Q16 to [T, H, W] Q16.
 
     Appends the new keys and values to ``cache``; H/G query heads share a key-value head. Every
     product is one of the array: RF8 weights, a block of ``bits`` bits as activations, an exact
     sum, requantised to Q16.
 
-    - Queries take the factor log2(e)/sqrt(W), QUERY_FRAC fraction bits, and become a block.
+    - Queries take the factor log2(e) * ``scale``, by default 1/sqrt(W), QUERY_FRAC fraction bits,
+      and become a block.
     - A position's score is the product with both codes of its key; weights are its
       `exponentials`.
     - A weight takes the bias of its value on as a shift, and the weights become one block. Its
@@ -129,7 +138,7 @@ def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int
     tokens, heads, width = q.shape
     cache.append(k, v, span)
     groups, largest = k.shape[1], (MAX_SIGNIFICAND << 15) << (bits - 1)
-    factor = query_factor(width)
+    factor = query_factor(width**-0.5 if scale is None else scale)
     scaled = shift_round_half_even(q * factor, SCALE_BITS + RESULT_FRAC - QUERY_FRAC)
     query = block_quantize(saturate(scaled, RESULT_BITS), bits, QUERY_FRAC)
     keys = INTEGERS[cache.keys].sum(axis=2).astype(np.float64).transpose(1, 2, 0)  # [G, W, P]

@@ -13,7 +13,7 @@ for a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -64,9 +64,9 @@ def block_quantize(x: Int64, bits: int, frac: int = RESULT_FRAC) -> Block:
     return Block(saturate(shift_round_half_even(x, drop), bits), drop - frac)
 
 
-def embed(codes: NDArray[np.uint8], bias: NDArray[np.int8]) -> Int64:
-    """Rows of an RF8 embedding table, [T, D] codes and [T] row biases, as Q16."""
-    exponent = bias.astype(np.int64)[:, None] - 4 + RESULT_FRAC
+def embed(codes: NDArray[np.uint8], bias: NDArray[np.int8], drop: int = 0) -> Int64:
+    """Rows of an RF8 embedding table as Q16 times ``2**-drop``: [T, D] codes, [T] row biases."""
+    exponent = bias.astype(np.int64)[:, None] - 4 + RESULT_FRAC - drop
     # W has 21 bits: beyond 2**31 times that, whatever is not zero saturates.
     scaled = shift_left_or_right(INTEGERS[codes].astype(np.int64), np.minimum(exponent, 31))
     return saturate(scaled, RESULT_BITS)
@@ -75,6 +75,24 @@ def embed(codes: NDArray[np.uint8], bias: NDArray[np.int8]) -> Int64:
 def add(a: Int64, b: Int64) -> Int64:
     """Saturating sum of Q16 vectors: the residual stream."""
     return saturate(a + b, RESULT_BITS)
+
+
+FACTOR_BITS = 20
+
+
+def split_factor(factor: float) -> tuple[int, int]:
+    """A constant factor above 0 as mantissa of FACTOR_BITS bits and exponent of two."""
+    half, exponent = math.frexp(factor)
+    mantissa = round(half * 2**FACTOR_BITS)
+    if mantissa >> FACTOR_BITS:  # rounded up to a power of two
+        mantissa, exponent = mantissa >> 1, exponent + 1
+    return mantissa, exponent - FACTOR_BITS
+
+
+def scale(x: Int64, factor: float) -> Int64:
+    """Q16 values times a constant (`split_factor`), rounded half to even, saturated."""
+    mantissa, exponent = split_factor(factor)
+    return saturate(shift_left_or_right(x * mantissa, exponent), RESULT_BITS)
 
 
 def divide_round_half_even(value: Int64, divisor: Int64 | int) -> Int64:
@@ -93,14 +111,17 @@ def integer_sqrt(value: Int64) -> Int64:
     return above
 
 
+def centered(x: Int64) -> Int64:
+    """Q16 values less their mean over the last axis, which is rounded half to even."""
+    return add(x, -divide_round_half_even(x.sum(axis=-1, keepdims=True), x.shape[-1]))
+
+
 def layer_norm(x: Int64, gamma: Block, beta: Int64, epsilon: float) -> Int64:
     """LayerNorm over the last axis: [T, D] Q16 to [T, D] Q16.
 
-    ``gamma``: [D] mantissas of 16 bits; ``beta``: [D] Q16. The mean is rounded half to even; then
-    as `rms_norm`.
+    ``gamma``: [D] mantissas of 16 bits; ``beta``: [D] Q16. `rms_norm` of `centered` values.
     """
-    mean = divide_round_half_even(x.sum(axis=-1, keepdims=True), x.shape[-1])
-    return add(rms_norm(add(x, -mean), gamma, epsilon), beta)
+    return add(rms_norm(centered(x), gamma, epsilon), beta)
 
 
 def rms_norm(x: Int64, gamma: Block, epsilon: float) -> Int64:
@@ -191,14 +212,12 @@ class Activation:
     """An activation function ``x * gate(x)``, where ``gate(x) + gate(-x) = 1``.
 
     ``function``: the VECTOR function that computes it. ``end``: a power of two; for magnitudes from
-    it on the function is ReLU to less than 2**-17. 0 for ReLU itself. ``configs``: its names in the
-    configs of GPT-2 models of transformers.
+    it on the function is ReLU to less than 2**-17. 0 for ReLU itself.
     """
 
     function: Function
     gate: Callable[[float], float]
     end: int
-    configs: tuple[str, ...] = ()
 
     def __call__(self, x: float) -> float:
         """Its value in floating point."""
@@ -218,17 +237,14 @@ class Activation:
 
 
 ACTIVATIONS = {
-    "gelu": Activation(
-        Function.GELU, lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), 8, configs=("gelu",)
-    ),
+    "gelu": Activation(Function.GELU, lambda x: 0.5 * math.erfc(-x / math.sqrt(2)), 8),
     "gelu_tanh": Activation(
         Function.GELU_TANH,
         lambda x: 0.5 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
         8,
-        configs=("gelu_new", "gelu_pytorch_tanh"),
     ),
     "silu": Activation(Function.SILU, lambda x: 1 / (1 + math.exp(-x)), 16),
-    "relu": Activation(Function.RELU, lambda x: float(x > 0), 0, configs=("relu",)),
+    "relu": Activation(Function.RELU, lambda x: float(x > 0), 0),
 }
 """Name -> activation function: all that the project knows. Machine, compiler and loaders follow."""
 
@@ -258,12 +274,12 @@ SINE = make_table(
 """Sine over a quarter of a turn, the angle with 16 fraction bits."""
 
 
-def rotary_steps(width: int, theta: float) -> Int64:
-    """How far each pair of a head turns from one position to the next: [W/2], TURN_BITS bits.
+def rotary_steps(radians: Sequence[float]) -> Int64:
+    """How far each pair of a head turns from one position to the next, TURN_BITS bits.
 
-    Pair i turns by ``theta**(-2i/W)`` radians (arXiv 2104.09864).
+    ``radians``: the same in floating point; of pair i usually ``theta**(-2i/W)``
+    (arXiv 2104.09864).
     """
-    radians = [theta ** (-2 * i / width) for i in range(width // 2)]
     return np.array([round(r / math.tau * 2**TURN_BITS) for r in radians], np.int64)
 
 
@@ -281,16 +297,16 @@ def sine(angle: Int64) -> Int64:
 def rotate(x: Int64, positions: Int64, steps: Int64, *, interleaved: bool = False) -> Int64:
     """Rotary position embedding: [T, H, W] Q16 to [T, H, W] Q16.
 
-    ``positions``: [T], below 2**30; ``steps``: of `rotary_steps`. Pairs are elements i and i + W/2,
-    as in Hugging Face's Llama, or ``interleaved`` 2i and 2i + 1, as in the original one and in
-    GGUF files. Each element is rounded once, half to even.
+    ``positions``: [T], below 2**30; ``steps``: [R] of `rotary_steps`. The first 2R elements turn in
+    pairs: i and i + R, as in Hugging Face's Llama, or ``interleaved`` 2i and 2i + 1, as in the
+    original one and in GGUF files. Each is rounded once, half to even; the others stay.
     """
     angle = positions[:, None] * steps
     s, c = sine(angle)[:, None], sine(angle + (1 << (TURN_BITS - 2)))[:, None]
-    half = x.shape[-1] // 2
-    first = np.s_[..., 0::2] if interleaved else np.s_[..., :half]
-    second = np.s_[..., 1::2] if interleaved else np.s_[..., half:]
-    turned = np.empty_like(x)
+    half = len(steps)
+    first = np.s_[..., 0 : 2 * half : 2] if interleaved else np.s_[..., :half]
+    second = np.s_[..., 1 : 2 * half : 2] if interleaved else np.s_[..., half : 2 * half]
+    turned = x << SINE_FRAC
     turned[first] = x[first] * c - x[second] * s
     turned[second] = x[second] * c + x[first] * s
     return saturate(shift_round_half_even(turned, SINE_FRAC), RESULT_BITS)
@@ -338,7 +354,8 @@ SCALE_BITS = 20
 QUERY_FRAC = 20
 
 
-def query_factor(width: int) -> int:
-    """log2(e) / sqrt(width) with SCALE_BITS fraction bits."""
-    factor: float = math.log2(math.e) / math.sqrt(width) * 2**SCALE_BITS
+def query_factor(scale: float) -> int:
+    """What queries are multiplied by for scores times ``scale``, which is usually 1/sqrt(W): that
+    times log2(e), with SCALE_BITS fraction bits."""
+    factor: float = math.log2(math.e) * scale * 2**SCALE_BITS
     return round(factor)

@@ -27,6 +27,7 @@ ROOMS = {
     "rf8.download": "files from the network",
     "rf8.console": "what long work shows",
     "rf8.progress": "how long work is told of",
+    "rf8.graph": "what models compute, and how torch.export gives it",
     "rf8.checkpoint": "files to models and back",
     "rf8.gg": "models as generalised Gaussian distributions: fits, rates, reshaping",
     "rf8.quantize": "models to RF8 models",
@@ -55,16 +56,16 @@ _SHARED = {
         sim.benches.accelerator sim.benches.aligned sim.benches.harness sim.benches.instructions
         sim.benches.vectors
     """,
-    "tests/software/checkpoint/test_huggingface.py": "rf8.checkpoint.architecture",
+    "tests/software/checkpoint/test_huggingface.py": "rf8.checkpoint.families",
     "tests/software/checkpoint/test_model.py": "rf8.checkpoint.load rf8.checkpoint.tokenizer",
+    "tests/software/checkpoint/test_weights.py": "rf8.checkpoint.tensors",
     "tests/software/cli/test_cli.py": """
         rf8.cli.area rf8.cli.common rf8.cli.deepshape rf8.cli.evaluate rf8.cli.experiment
-        rf8.cli.models rf8.cli.profile rf8.cli.run rf8.cli.verilog
+        rf8.cli.models rf8.cli.profile rf8.cli.run rf8.cli.support rf8.cli.verilog
     """,
     "tests/software/cli/test_fit.py": "rf8.gg.report",
-    "tests/software/compiler/test_trace.py": """
-        rf8.compiler.graphs rf8.compiler.ir rf8.compiler.passes
-    """,
+    "tests/software/compiler/test_lower.py": "rf8.compiler.arrange rf8.evaluation.samples",
+    "tests/software/graph/test_trace.py": "rf8.graph.heads rf8.graph.symbols",
     "tests/software/experiments/test_experiments.py": """
         rf8.evaluation.study rf8.experiments.backslash rf8.experiments.coding
         rf8.experiments.deepshape rf8.experiments.formats rf8.experiments.init

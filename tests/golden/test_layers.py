@@ -127,7 +127,12 @@ def test_rotation_is_close_to_float(width, theta, interleaved):
     random = np.random.default_rng(SEED)
     positions = np.array([0, 1, 2, 77, 1023, 8191, 131071])
     x = fixed(random.normal(size=(7, 3, width)))
-    ours = layers.rotate(x, positions, layers.rotary_steps(width, theta), interleaved=interleaved)
+    ours = layers.rotate(
+        x,
+        positions,
+        layers.rotary_steps(theta ** -(np.arange(0, width, 2) / width)),
+        interleaved=interleaved,
+    )
     angle = positions[:, None] * theta ** (-2.0 * np.arange(width // 2) / width)
     turn = np.exp(1j * angle)[:, None]
     if interleaved:

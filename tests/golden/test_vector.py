@@ -198,7 +198,7 @@ def test_softmax_shares_are_those_of_layers():
     expected = attention(q, k[-1:], v[-1:], copy, 16)
 
     unit = Unit(SIM, position=before - 1)
-    factor = layers.query_factor(width)
+    factor = layers.query_factor(width**-0.5)
     unit.put(0, q[0])
     unit.run(Function.SCALE, width, 0, 0, flags=Flag.IMMEDIATE, immediate=factor, shift=-16)
     unit.run(Function.SHIFT, width, after=After.QUANTIZE, immediate=QUERY_FRAC)

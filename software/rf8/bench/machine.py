@@ -20,27 +20,28 @@ from golden.config import get_config
 from golden.format import decode, encode, row_bias
 from golden.stream import tile_slices
 from rf8.bench.figure import SEED, Figure, fastest, peak_bytes
-from rf8.checkpoint.architecture import GPT2Spec, is_conv1d, is_matrix
+from rf8.checkpoint.huggingface import graph_of
 from rf8.checkpoint.model import Model
 from rf8.gg import gg_
 from rf8.quantize.rounding import quantize
 from rf8.runtime.session import Session
 
+GPT2: dict[str, Any] = {"model_type": "gpt2"}
+"""A config all of whose fields are transformers' own: the 124M shape."""
+
 
 def gpt2_124m() -> Model:
     """A model of GPT-2's 124M shape with weights from the GG initialiser."""
-    config = {"model_type": "gpt2"}
-    spec = GPT2Spec.from_config(config, "gpt2-124m")
+    graph = graph_of(GPT2, "gpt2-124m")
     generator = torch.Generator().manual_seed(SEED)
-    tensors: dict[str, Any] = {}
-    for name, shape in spec.shapes().items():
-        if is_matrix(name):
-            size = shape[::-1] if is_conv1d(name) else shape
-            tensors[name] = gg_(torch.empty(size), 1.5, generator=generator).numpy()
-        else:
-            fill = 1.0 if name.endswith("weight") else 0.0
-            tensors[name] = np.full(shape, fill, np.float32)
-    return Model(spec, config, tensors, "gpt2-124m")
+    tensors: dict[str, Any] = {
+        name: gg_(torch.empty(shape), 1.5, generator=generator).numpy()
+        for name, shape in graph.matrices().items()
+    }
+    for name, size in graph.vectors().items():
+        fill = 1.0 if name.endswith("weight") else 0.0
+        tensors[name] = np.full(size, fill, np.float32)
+    return Model(graph, GPT2, tensors, "gpt2-124m")
 
 
 def bench_encode() -> Iterator[Figure]:
@@ -100,7 +101,7 @@ POSITION = 128
 def bench_token(path: Path) -> Iterator[Figure]:
     """One decode token of the 124M shape at position 128 on the simulated RTL, and its prompt."""
     program = rf8.Program.load(path)
-    config, spec = program.config, program.spec
+    config, graph = program.config, graph_of(GPT2, "gpt2-124m")
     with Session(program, "rtl") as session:
         wall, used = time.perf_counter(), time.process_time()
         counters = session.run_at(POSITION, [464], True)
@@ -113,19 +114,21 @@ def bench_token(path: Path) -> Iterator[Figure]:
     yield Figure("... its peak memory", peak_bytes() / 1e9, "GB", 2.0, better="lower")
     yield Figure("RTL simulation speed, one core", macs / used / 1e6, "M MAC/s", 20.0)
     yield Figure("124M token, cycles", counters["cycles"], "cycles", None, better="lower")
-    matrices = {name: shape for name, shape in spec.shapes().items() if is_matrix(name)}
+    matrices = graph.matrices()
     del matrices["wpe.weight"]  # of positions, one row is read
     weights = sum(math.prod(shape) for shape in matrices.values())
     # An exponent a row; biases and norms in 32 bits.
-    rows = sum(shape[1] if is_conv1d(name) else shape[0] for name, shape in matrices.items())
-    others = sum(math.prod(shape) for name, shape in spec.shapes().items() if not is_matrix(name))
-    seen, heads = POSITION + 1, spec.layers * spec.kv_heads
-    cache = heads * seen * (3 * spec.head_width + 5)  # two codes, one, a byte and a word of bias
+    rows, others = sum(shape[0] for shape in matrices.values()), sum(graph.vectors().values())
+    attentions = [op for _, op in graph.attentions()]
+    seen, width = POSITION + 1, attentions[0].width
+    head_width = width // attentions[0].heads
+    heads = sum(op.kv_heads for op in attentions)
+    cache = heads * seen * (3 * head_width + 5)  # two codes, one, a byte and a word of bias
     use = (weights + rows + 4 * others + cache) / (counters["cycles"] * config.bus_bytes)
     name = "124M token, bandwidth use (weights, keys, values), latency 60"
     yield Figure(name, 100 * use, "%", 95.0)
-    inner = weights - spec.vocab * spec.width
-    attention = sum(2 * spec.layers * spec.width * (p + 1) for p in range(POSITION))
+    inner = weights - graph.vocab * width
+    attention = sum(2 * len(attentions) * width * (p + 1) for p in range(POSITION))
     lanes = prompt["cycles"] * config.rows * config.cols
     use = (inner * POSITION + attention) / lanes
     yield Figure("124M prompt of 128 tokens, use of the MACs", 100 * use, "%", 85.0)

@@ -9,20 +9,23 @@ from golden.config import RESULT_BITS, RESULT_FRAC
 from golden.layers import Block, block_quantize
 from rf8.checkpoint.model import Model
 from rf8.errors import DataError
+from rf8.graph.ir import Norm
 
 NORM_FRAC = 24
 """Fraction bits of norm weights before they become a block of 16-bit mantissas."""
 
 
-def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.int64]:
-    """A norm weight or a bias as int32 fixed point, rounded half to even.
+def fixed_point(
+    model: Model, name: str, frac: int = RESULT_FRAC, offset: float = 0.0
+) -> NDArray[np.int64]:
+    """A norm weight or a bias plus ``offset`` as int32 fixed point, rounded half to even.
 
     Raises
     ------
     DataError
         Where a value does not fit.
     """
-    scaled = np.rint(model.float_tensor(name).astype(np.float64) * 2.0**frac)
+    scaled = np.rint((model.float_tensor(name).astype(np.float64) + offset) * 2.0**frac)
     limit = float(1 << (RESULT_BITS - 1))
     largest = float(np.abs(scaled).max())
     if largest >= limit:
@@ -33,6 +36,11 @@ def fixed_point(model: Model, name: str, frac: int = RESULT_FRAC) -> NDArray[np.
     return scaled.astype(np.int64)
 
 
-def norm_weight(model: Model, name: str) -> Block:
+def norm_weight(model: Model, op: Norm) -> Block:
     """The weight of a norm, as `golden.layers` takes it."""
-    return block_quantize(fixed_point(model, f"{name}.weight", NORM_FRAC), 16, NORM_FRAC)
+    if op.weight is None:
+        weight = np.full(op.width // op.parts, 1 << NORM_FRAC, np.int64)
+    else:
+        weight = fixed_point(model, op.weight, NORM_FRAC, op.offset)
+    found = block_quantize(weight, 16, NORM_FRAC)
+    return Block(found.mantissa, found.exponent - op.drop)

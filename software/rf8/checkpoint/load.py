@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.format import in_span, is_valid
-from rf8.checkpoint.architecture import is_conv1d, is_matrix, read_spec
+from rf8.checkpoint.families import family_of
 from rf8.checkpoint.model import (
-    BIAS_SUFFIX,
-    Float,
+    GRAPH_FILE,
     Model,
-    RF8Tensor,
     quantization,
+    read_graph,
     read_json,
 )
+from rf8.checkpoint.tensors import HEADS, bare_name, take_tensors
 from rf8.checkpoint.tokenizer import TOKENIZER_FILES
+from rf8.checkpoint.weights import read_weights
 from rf8.errors import DataError
+from rf8.graph.ir import Graph, Linear
 
 PACKAGED = Path(__file__).parents[1] / "models"
 """Models that come with the package, by name."""
@@ -54,13 +55,13 @@ def load_model(source: str | Path) -> Model:
     if folder:
         return _load_folder(path, path.name)
     if there and path.suffix == ".gguf":
-        from rf8.checkpoint.huggingface import load_gguf
+        from rf8.checkpoint.gguf import load_gguf
 
         return load_gguf(path)
     if there:
         raise DataError(f"{path} is a file; a model is a directory with config.json, or a GGUF")
     if text in FETCHED:
-        from rf8.checkpoint.huggingface import load_gguf, smollm2
+        from rf8.checkpoint.gguf import load_gguf, smollm2
         from sim.cache import cache_dir
 
         return replace(load_gguf(smollm2(cache_dir())), name=text)
@@ -76,7 +77,7 @@ def load_model(source: str | Path) -> Model:
 def _load_hub(name: str) -> Model:
     from huggingface_hub import snapshot_download
 
-    wanted = ["config.json", "*.safetensors", "*.safetensors.index.json", *TOKENIZER_FILES]
+    wanted = ["config.json", "model*.safetensors", "*.index.json", GRAPH_FILE, *TOKENIZER_FILES]
     try:
         folder = snapshot_download(name, allow_patterns=wanted)
     except Exception as error:  # the hub's client raises many kinds, all with a usable first line
@@ -90,88 +91,45 @@ def _load_hub(name: str) -> Model:
 
 def _load_folder(folder: Path, name: str) -> Model:
     config = read_json(folder / "config.json")
-    spec = read_spec(config, str(folder / "config.json"))
+    where = str(folder / "config.json")
+    family_of(config, where)
     span, method = quantization(config, folder)
-    raw = _read_tensors(folder)
-    tensors: dict[str, Float | RF8Tensor] = {}
-    for key, shape in spec.shapes().items():
-        if key not in raw:
-            raise DataError(f"{folder}: tensor {key} is missing, config.json promises {shape}")
-        array = raw[key]
-        if array.shape != shape:
-            raise DataError(f"{folder}: {key} has shape {array.shape}, config.json says {shape}")
-        if span is not None and is_matrix(key):
-            tensors[key] = _rf8_tensor(key, array, raw.get(key + BIAS_SUFFIX), span, folder)
-        else:
-            tensors[key] = _float_tensor(key, array, folder)
+    graph = read_graph(folder, config) if span is not None else None
+    if graph is None:
+        graph = _graph_of(config, where)
+    raw = read_weights(folder, config)
+    notes: tuple[str, ...] = ()
+    if span is None and graph.tied:
+        graph, config, notes = _own_head(graph, config, raw, where)
+    tensors = take_tensors(graph, raw, span, str(folder))
     files = {
         file: (folder / file).read_bytes() for file in TOKENIZER_FILES if (folder / file).exists()
     }
-    return Model(spec, config, tensors, name, span, method, files)
+    return Model(graph, config, tensors, name, span, method, files, notes)
 
 
-def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
-    """All tensors of a checkpoint, prefixes and buffers dropped."""
-    from safetensors import SafetensorError, safe_open
+def _graph_of(config: dict[str, Any], where: str) -> Graph:
+    from rf8.checkpoint.huggingface import graph_of  # it imports transformers
 
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shard_of = read_json(index).get("weight_map")
-        if not isinstance(shard_of, dict):
-            raise DataError(f"{index} has no weight_map")
-        shards = sorted(set(map(str, shard_of.values())))
-        paths = [folder / shard for shard in shards]
-    else:
-        paths = [folder / "model.safetensors"]
-    tensors: dict[str, NDArray[Any]] = {}
-    for path in paths:
-        if not path.exists():
-            hint = ""
-            if (folder / "pytorch_model.bin").exists():
-                hint = " (only pytorch_model.bin is there: save it again with safetensors)"
-            raise DataError(f"{path} is missing{hint}")
-        try:
-            # Through torch: NumPy has no bfloat16.
-            with safe_open(path, framework="pt") as handle:
-                for key in handle.keys():  # noqa: SIM118 - not a dict
-                    tensor = handle.get_tensor(key)
-                    if tensor.dtype.is_floating_point:
-                        tensor = tensor.float()
-                    tensors[key.removeprefix("transformer.").removeprefix("model.")] = (
-                        tensor.numpy()
-                    )
-        except (SafetensorError, OSError) as error:
-            raise DataError(f"{path} is broken or truncated: {error}") from error
-    return tensors
+    return graph_of(config, where)
 
 
-def _float_tensor(name: str, array: NDArray[Any], folder: Path) -> Float:
-    if array.dtype.kind != "f":
-        raise DataError(f"{folder}: {name} has dtype {array.dtype}, a float is needed")
-    broken = int(array.size - np.isfinite(array).sum())
-    if broken:
-        first = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
-        raise DataError(f"{folder}: {name} has {broken} NaN or Inf of {array.size}, first {first}")
-    values = array.astype(np.float32, copy=False)
-    return np.ascontiguousarray(values.T) if is_matrix(name) and is_conv1d(name) else values
-
-
-def _rf8_tensor(
-    name: str, codes: NDArray[Any], bias: NDArray[Any] | None, span: int, folder: Path
-) -> RF8Tensor:
-    if bias is None:
-        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} is missing")
-    if codes.dtype != np.uint8:
-        raise DataError(f"{folder}: {name} has dtype {codes.dtype}, RF8 codes are uint8")
-    if bias.dtype != np.int8:
-        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} has dtype {bias.dtype}, must be int8")
-    codes = np.ascontiguousarray(codes.T) if is_conv1d(name) else codes
-    if bias.shape != codes.shape[:1]:
-        raise DataError(f"{folder}: {name}{BIAS_SUFFIX} has shape {bias.shape}")
-    invalid = int(codes.size - is_valid(codes).sum())
-    if invalid:
-        raise DataError(f"{folder}: {name} has {invalid} bytes that are no RF8 codes")
-    below = int(codes.size - in_span(codes, span).sum())
-    if below:
-        raise DataError(f"{folder}: {name} has {below} codes below its span of {span}")
-    return RF8Tensor(codes, bias)
+def _own_head(
+    graph: Graph, config: dict[str, Any], raw: dict[str, NDArray[Any]], where: str
+) -> tuple[Graph, dict[str, Any], tuple[str, ...]]:
+    """Graph and config of a checkpoint whose config ties the head to the embedding: where the file
+    has another head than that, it is the file's."""
+    head = next((name for name in HEADS if name in raw), None)
+    if head is None:
+        return graph, config, ()
+    linear = graph.ops[graph.head]
+    assert isinstance(linear, Linear)
+    embedding = next(
+        raw[k] for k in raw if bare_name(k, {linear.parts[0][0]}) == linear.parts[0][0]
+    )
+    if raw[head].shape == embedding.shape and np.array_equal(raw[head], embedding):
+        del raw[head]
+        return graph, config, ()
+    config = {**config, "tie_word_embeddings": False}
+    note = f"{where}: tie_word_embeddings is true, but the file has a {head} of its own: it is used"
+    return _graph_of(config, where), config, (note,)

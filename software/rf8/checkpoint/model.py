@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.format import SPANS, decode
-from rf8.checkpoint.architecture import Spec, is_conv1d, is_matrix
+from rf8.checkpoint.families import computing_fields
 from rf8.checkpoint.tokenizer import TOKENIZER_FILES, make_tokenizer
 from rf8.errors import DataError
 from rf8.files import replaced_folder
+from rf8.graph.ir import Graph
 
 Float = NDArray[np.float32]
 
@@ -24,6 +25,12 @@ BIAS_SUFFIX = ".rf8_bias"
 """A tensor NAME of RF8 codes has its row biases in NAME + this."""
 
 FORMAT_VERSION = 1
+
+FLOAT8_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors")
+"""Of other quantisations, those whose weights may be float8 beside scales."""
+
+GRAPH_FILE = "graph.json"
+"""What an RF8 checkpoint computes (`Graph.to_json`), so that it runs without transformers."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,13 @@ class RF8Tensor:
 class Model:
     """A model in memory, float or RF8.
 
-    ``tensors``: without the ``transformer.`` or ``model.`` prefix of checkpoints. Matrices are
-    [out, in], also those that a checkpoint stores transposed; a float array, or `RF8Tensor`.
-    ``span``, ``method`` (how it was quantised): of an RF8 model, else None.
+    ``graph``: what it computes. ``tensors``: those that the graph names, without the prefix of the
+    base model (``transformer.``, ``model.``). Matrices are [out, in], also those that a checkpoint
+    stores transposed; a float array, or `RF8Tensor`. ``span``, ``method`` (how it was quantised):
+    of an RF8 model, else None. ``notes``: what a user should know of how it was read.
     """
 
-    spec: Spec
+    graph: Graph
     config: dict[str, Any]
     tensors: dict[str, Float | RF8Tensor]
     name: str
@@ -56,6 +64,22 @@ class Model:
     method: str | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     """Tokenizer files that travel with the model: name -> content."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def context(self) -> int:
+        """Positions that it is made for."""
+        return self.graph.context
+
+    @property
+    def vocab(self) -> int:
+        """Tokens that it knows."""
+        return self.graph.vocab
+
+    def matrices(self) -> list[str]:
+        """Names of the tensors that RF8 quantises: linear layers, embeddings, head."""
+        known = self.graph.matrices()
+        return [name for name in self.tensors if name in known]
 
     def tokenizer(self) -> Any:
         """The tokenizer (`tokenizers.Tokenizer`), or None if the model has none."""
@@ -85,14 +109,12 @@ class Model:
         from safetensors.numpy import save_file
 
         tensors: dict[str, NDArray[Any]] = {}
+        turned = self.graph.turned()
         for name, tensor in self.tensors.items():
+            values = tensor.codes if isinstance(tensor, RF8Tensor) else tensor
+            tensors[name] = np.ascontiguousarray(values.T if name in turned else values)
             if isinstance(tensor, RF8Tensor):
-                codes = tensor.codes.T if is_conv1d(name) else tensor.codes
-                tensors[name] = np.ascontiguousarray(codes)
                 tensors[name + BIAS_SUFFIX] = tensor.bias
-            else:
-                turned = tensor.T if is_matrix(name) and is_conv1d(name) else tensor
-                tensors[name] = np.ascontiguousarray(turned)
         config = dict(self.config)
         config.pop("quantization_config", None)
         if self.span is not None:
@@ -108,19 +130,45 @@ class Model:
             except SafetensorError as error:
                 raise DataError(f"cannot write {folder}: {error}") from error
             (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+            if self.span is not None:
+                (target / GRAPH_FILE).write_text(graph_text(self.graph, config))
             for name, content in self.files.items():
                 (target / name).write_bytes(content)
 
 
 def _is_rf8_checkpoint(folder: Path) -> bool:
     """Whether a directory holds what `Model.save` writes for an RF8 model, and nothing else."""
-    ours = {"config.json", "model.safetensors", *TOKENIZER_FILES}
+    ours = {"config.json", "model.safetensors", GRAPH_FILE, *TOKENIZER_FILES}
     if not {entry.name for entry in folder.iterdir()} <= ours:
         return False
     try:
         return quantization(read_json(folder / "config.json"), folder)[0] is not None
     except DataError:
         return False
+
+
+def graph_text(graph: Graph, config: dict[str, Any]) -> str:
+    """Content of `GRAPH_FILE`: the graph, and a checksum of what it was made from."""
+    return json.dumps({"config": _computing(config), "graph": json.loads(graph.to_json())})
+
+
+def read_graph(folder: Path, config: dict[str, Any]) -> Graph | None:
+    """The graph in a folder; None where there is none, or its config has changed since."""
+    path = folder / GRAPH_FILE
+    if not path.exists():
+        return None
+    found = read_json(path)
+    if found.get("config") != _computing(config):
+        return None
+    try:
+        return Graph.from_json(json.dumps(found.get("graph")))
+    except ValueError as error:
+        raise DataError(f"{path} is broken ({error}): delete it") from error
+
+
+def _computing(config: dict[str, Any]) -> int:
+    """CRC-32 of the fields of a config that may change what is computed."""
+    return zlib.crc32(json.dumps(computing_fields(config), sort_keys=True).encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -139,6 +187,8 @@ def quantization(config: dict[str, Any], folder: Path) -> tuple[int | None, str 
     info = config.get("quantization_config")
     if info is None:
         return None, None
+    if isinstance(info, dict) and info.get("quant_method") in FLOAT8_METHODS:
+        return None, None  # the weights are read with their scales
     if not isinstance(info, dict) or info.get("quant_method") != "rf8":
         method = info.get("quant_method") if isinstance(info, dict) else info
         raise DataError(f"{folder}: quantised as {method!r}; give a float or an RF8 checkpoint")

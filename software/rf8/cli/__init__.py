@@ -20,6 +20,7 @@ from rf8.cli import (
     quantize,
     rate,
     run,
+    support,
     verilog,
 )
 from rf8.cli.common import app
@@ -31,7 +32,7 @@ from sim.toolchain import ToolMissing
 
 __all__ = [
     "app", "area", "deepshape", "evaluate", "experiment", "fit", "main", "models", "profile",
-    "quantize", "rate", "run", "verilog",
+    "quantize", "rate", "run", "support", "verilog",
 ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def evaluate(
     from rf8.evaluation.integer_cost import measure
 
     source, target = load_model(model), get_config(config)
-    window = text_window(source.spec.context, tokens)
+    window = text_window(source.context, tokens)
     ids = read_tokens(source, text)
     reference = None if original is None else load_model(original)
     if source.span is None:

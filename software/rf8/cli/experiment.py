@@ -82,7 +82,7 @@ def _window(source: Model, windows: int) -> int:
         raise UsageError(f"--windows is {windows}, must be 1 or more")
     from rf8.quantize.calibrated import WINDOW
 
-    return min(WINDOW, source.spec.context)
+    return min(WINDOW, source.context)
 
 
 @experiment.command(

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.load import load_model
 from rf8.cli.common import JsonOption, ModelArgument, app
 from rf8.console import Bar
@@ -42,7 +41,7 @@ def fit(
     from rf8.gg.report import as_row, write_report
 
     source = load_model(model)
-    names = [name for name in source.tensors if is_matrix(name)]
+    names = source.matrices()
     fits: dict[str, gg.GGFit] = {}
     with Bar("fitting") as step:
         for number, name in enumerate(names):

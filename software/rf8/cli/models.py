@@ -14,7 +14,6 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model
 from rf8.cli.common import ArgmaxOption, ConfigOption, JsonOption, ModelArgument, app
@@ -22,6 +21,7 @@ from rf8.cli.profile import show
 from rf8.console import Bar
 from rf8.errors import UsageError
 from rf8.export.flat import save_flat
+from rf8.graph.ir import Graph
 from rf8.program.disassembler import listing
 from rf8.program.image import Program
 from rf8.quantize.rounding import quantize
@@ -40,12 +40,6 @@ def compile_command(
     context: Annotated[
         int | None, typer.Option(help="Most tokens of a sequence; the model's own by default")
     ] = None,
-    export: Annotated[
-        bool,
-        typer.Option(
-            "--export", help="Take the operations from torch.export of the model (extra gg)"
-        ),
-    ] = False,
     argmax: ArgmaxOption = False,
     explained: Annotated[
         bool, typer.Option("--explain", help="Show layers, tiles, bytes and predicted cycles")
@@ -57,7 +51,7 @@ def compile_command(
     """Compile a model to a program image. A float model is quantised on the way."""
     if argmax and flat is not None:
         raise UsageError("--argmax leaves no logits for the C driver: use --flat without it")
-    program = compiled(load_model(model), config, context, export=export, argmax=argmax)
+    program = compiled(load_model(model), config, context, argmax=argmax)
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
@@ -73,23 +67,14 @@ def compiled(
     config: str,
     context: int | None = None,
     *,
-    export: bool = False,
     argmax: bool = False,
 ) -> Program:
     target = get_config(config)
     if model.span is None:
         with Bar("quantising") as step:
             model = quantize(model, span=target.span, progress=step)
-    graph = None
-    if export:
-        from rf8.checkpoint.huggingface import to_transformers
-        from rf8.compiler.trace import export_graph
-
-        graph = export_graph(to_transformers(model), model.name)
     with Bar("compiling") as step:
-        return rf8.compile(
-            model, config=target, context=context, graph=graph, argmax=argmax, progress=step
-        )
+        return rf8.compile(model, config=target, context=context, argmax=argmax, progress=step)
 
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
@@ -114,16 +99,30 @@ def info(
 
 
 def _about_model(model: Model) -> dict[str, Any]:
-    shapes = model.spec.shapes()
-    weights = sum(math.prod(shape) for name, shape in shapes.items() if is_matrix(name))
+    weights = sum(math.prod(shape) for shape in model.graph.matrices().values())
     return {
         "model": model.name,
         "format": "float" if model.span is None else "RF8",
         "span": model.span,
         "method": model.method,
         "weights": weights,
-        "shape": vars(model.spec),
+        "shape": _shape(model.graph),
         "tokenizer": "tokenizer.json" in model.files,
+    }
+
+
+def _shape(graph: Graph) -> dict[str, Any]:
+    """The numbers that people know a model by."""
+    attentions = [op for _, op in graph.attentions()]
+    return {
+        "layers": len(attentions),
+        "width": graph.ops[0].width,
+        "heads": attentions[0].heads,
+        "kv_heads": attentions[0].kv_heads,
+        "head_width": attentions[0].width // attentions[0].heads,
+        "context": graph.context,
+        "vocab": graph.vocab,
+        "tied": graph.tied,
     }
 
 
@@ -131,7 +130,8 @@ def _about_program(program: Program) -> dict[str, Any]:
     return {
         "image": program.model,
         "config": program.config.as_dict(),
-        "shape": vars(program.spec),
+        "architecture": program.architecture,
+        "vocab": program.vocab,
         "memory_bytes": program.memory_bytes,
         "sections": {
             n: f"{data.size} bytes at {at:#x}" for n, (at, data) in program.sections.items()

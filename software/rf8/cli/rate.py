@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import RF8Tensor
 from rf8.cli.common import JsonOption, ModelArgument, app
@@ -30,7 +29,7 @@ def rate(
     if not 0 < step < float("inf"):
         raise UsageError(f"--step is {step}, must be positive and finite")
     source = load_model(model)
-    names = [name for name in source.tensors if is_matrix(name)]
+    names = source.matrices()
     found: dict[str, dict[str, float]] = {}
     sizes = []
     with Bar("coding") as progress:

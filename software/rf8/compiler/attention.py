@@ -52,9 +52,9 @@ def _runs(e: Emitter, heads: int) -> Sequence[range]:
     return [range(h, min(h + SEGMENTS, heads)) for h in range(0, heads, SEGMENTS)]
 
 
-def queries(e: Emitter, q: int, heads: Heads) -> int:
-    """Blocks of all heads' queries; returns the place of the first. Each block has the query twice,
-    once for either code of a key.
+def queries(e: Emitter, q: int, heads: Heads, scale: float) -> int:
+    """Blocks of all heads' queries, for scores times ``scale``; returns the place of the first.
+    Each block has the query twice, once for either code of a key.
 
     Between the two passes over the queries stands the FENCE after which keys and values are read:
     STOREs have time to end before it, and weights to come after it.
@@ -62,7 +62,7 @@ def queries(e: Emitter, q: int, heads: Heads) -> int:
     padded, words = heads.padded, e.words(heads.padded)
     each = block_words(2 * padded, e.config)
     blocks = e.scratch.take(heads.queries * each)
-    factor = layers.query_factor(heads.width)
+    factor = layers.query_factor(scale)
     for run in _runs(e, heads.queries):
         src, dst, many = q + run.start * words, blocks + run.start * each, len(run)
         e.vector(
@@ -191,13 +191,14 @@ def store_indexed(
         )
 
 
-def attend(e: Emitter, q: int, heads: Heads, cache: Cache) -> int:
+def attend(e: Emitter, q: int, heads: Heads, cache: Cache, scale: float) -> int:
     """The context vectors of all heads, one after the other; returns the place of the first.
+    ``scale``: what scores are multiplied by.
 
     Heads are taken in groups as large as the scratchpad has room for.
     """
     config, context = e.config, heads.context
-    blocks = queries(e, q, heads)
+    blocks = queries(e, q, heads, scale)
     each = block_words(2 * heads.padded, config)
     stride = e.words(heads.stride(config))
     result = e.scratch.take(heads.queries * stride)
@@ -213,15 +214,6 @@ def attend(e: Emitter, q: int, heads: Heads, cache: Cache) -> int:
         _attend(e, run, blocks, each, result, stride, heads, cache)
     e.scratch.free(blocks)
     return result
-
-
-def context_block(e: Emitter, context: int, heads: Heads) -> int:
-    """An activation block of what `attend` gave, whose words it frees."""
-    count = heads.queries * heads.stride(e.config)
-    e.vector(Function.SHIFT, count, context, after=After.QUANTIZE, immediate=RESULT_FRAC)
-    block = e.quantized(context, count)
-    e.scratch.free(context)
-    return block
 
 
 def _attend(

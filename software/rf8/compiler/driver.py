@@ -8,14 +8,10 @@ from golden.config import AccelConfig, get_config
 from golden.isa import encode_program
 from rf8.checkpoint.model import Model
 from rf8.compiler.emitter import Emitter
-from rf8.compiler.graphs import graph_of
-from rf8.compiler.ir import (
-    Graph,
-)
 from rf8.compiler.layout import Layout
 from rf8.compiler.lower import Lowering
-from rf8.compiler.passes import optimize
 from rf8.errors import DataError
+from rf8.graph.passes import optimize
 from rf8.program.image import Entry, Program
 from rf8.progress import Progress
 
@@ -25,16 +21,14 @@ def compile(
     config: AccelConfig | str = "sim",
     *,
     context: int | None = None,
-    graph: Graph | None = None,
     argmax: bool = False,
     progress: Progress = lambda *_: None,
 ) -> Program:
     """Compile an RF8 model for the accelerator ``config``.
 
     ``context``: the most tokens of a sequence, for which memory and scratchpad are laid out; the
-    model's own by default. ``graph``: what to lower, for instance what `export_graph` gives;
-    that of the model's architecture by default. ``argmax``: the machine finds the likeliest token
-    and keeps the logits to itself.
+    model's own by default. ``argmax``: the machine finds the likeliest token and keeps the logits
+    to itself.
 
     Raises
     ------
@@ -52,26 +46,31 @@ def compile(
             f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
             f"{config.span}: quantise it again with --span {config.span}"
         )
-    if context is not None and not 1 <= context <= model.spec.context:
-        raise DataError(
-            f"{model.name}: the context is {context}, must be 1 to {model.spec.context}"
-        )
+    longest = _longest(model)
+    if context is not None and not 1 <= context <= longest:
+        raise DataError(f"{model.name}: the context is {context}, must be 1 to {longest}")
     if config.rows != config.bus_bytes:
         raise DataError(
             f"config {config.name!r}: whole models need a bus of `rows` bytes, {config.rows}; this "
             f"one has {config.bus_bytes}"
         )
-    graph = optimize(graph or graph_of(model.spec, model.name))
-    layout = Layout(model, graph, config, context or model.spec.context, progress)
+    graph = optimize(model.graph)
+    layout = Layout(model, graph, config, context or longest, progress)
     if argmax and config.results_per_word < 2:
         raise DataError(f"config {config.name!r}: argmax needs a bus of 8 bytes or more")
     return _program(layout, argmax)
 
 
+def _longest(model: Model) -> int:
+    """The most positions for which all are seen by all layers: the machine has no windows, and up
+    to the smallest it needs none."""
+    windows = (op.window for _, op in model.graph.attentions())
+    return min(model.context, *(w for w in windows if w is not None), model.context)
+
+
 def _program(layout: Layout, argmax: bool) -> Program:
     """Lower, once for each number of columns, and encode."""
     model, config, memory = layout.model, layout.config, layout.memory
-    spec = model.spec
     entries, text = [], b""
     parts: list[list[int]] = []
     for columns in sorted({1, config.cols}):
@@ -91,7 +90,8 @@ def _program(layout: Layout, argmax: bool) -> Program:
     eos = model.config.get("eos_token_id")
     return Program(
         config=config,
-        spec=spec,
+        architecture=str(model.config.get("model_type")),
+        vocab=model.vocab,
         model=model.name,
         context=layout.context,
         memory_bytes=memory.end,
@@ -100,6 +100,6 @@ def _program(layout: Layout, argmax: bool) -> Program:
         logits=layout.logits,
         regions=layout.regions,
         argmax=parts[0] if argmax else [],
-        eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
+        eos=eos if isinstance(eos, int) and 0 <= eos < model.vocab else None,
         files=dict(model.files),
     )

@@ -6,11 +6,13 @@ operation here is `golden.layers`; what is written is the same integers in VECTO
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from golden import layers
 from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.isa import (
+    SEGMENTS,
     After,
     Flag,
     Function,
@@ -25,7 +27,14 @@ from golden.isa import (
 from golden.layers import Block
 from rf8.compiler.scratchpad import Scratchpad
 from rf8.compiler.tensors import Stream
+from rf8.graph.ir import Norm
 from rf8.program.image import Buffer
+
+
+def scale_fields(factor: float) -> dict[str, int]:
+    """Fields of a SCALE by a constant."""
+    mantissa, exponent = layers.split_factor(factor)
+    return {"flags": Flag.IMMEDIATE, "immediate": mantissa, "shift": exponent}
 
 
 def strides(src: int, other: int, dst: int) -> dict[str, int]:
@@ -127,9 +136,9 @@ class Emitter:
 
     # Operations.
 
-    def embed(self, table: Stream, limit: int, by: Flag, dst: int) -> None:
+    def embed(self, table: Stream, limit: int, by: Flag, dst: int, drop: int = 0) -> None:
         """The row of an RF8 embedding for each column's token or position, as Q16 elements at
-        ``dst``.
+        ``dst``, times ``2**-drop``.
 
         ``limit``: rows of the table; ``by``: `Flag.TOKEN` or `Flag.INDEX`.
         """
@@ -148,7 +157,7 @@ class Emitter:
                 immediate=limit,
             )
         # A code's integer is in units of 2**-4 of its row's bias.
-        lift = RESULT_FRAC - 4
+        lift = RESULT_FRAC - 4 - drop
         self.vector(Function.SHIFT, 1, row, after=After.AMOUNT, immediate=lift)
         self.vector(Function.SHIFT, width, row + 1, dst, flags=Flag.AMOUNT)
         self.scratch.free(row)
@@ -173,43 +182,82 @@ class Emitter:
         return block
 
     def norm(
-        self, x: int, width: int, gamma: Block, places: tuple[int, int | None], epsilon: float
-    ) -> int:
-        """Write a LayerNorm or an RMSNorm (`golden.layers`) of the vector ``x``; returns the place
-        of its result, an activation block.
+        self,
+        op: Norm,
+        gamma: Block,
+        places: tuple[int, int | None],
+        x: int,
+        y: int,
+        elements: int,
+        *,
+        block: bool,
+    ) -> None:
+        """Write a LayerNorm or an RMSNorm (`golden.layers`) of the ``elements`` at ``x`` to ``y``.
 
         ``gamma``: the norm's weight, whose exponent goes into the instructions. ``places``:
-        addresses in memory of its mantissas and of beta, which is None for an RMSNorm."""
-        words, mantissa_exponent = self.words(width), layers.split_epsilon(epsilon)
+        addresses in memory of its mantissas and of beta, or None. ``block``: the last pass leaves
+        the exponent of an activation block of the result in the registers; not of several parts.
+        """
+        apart = self.words(elements // op.parts)
+        words, weight = self.words(op.width // op.parts), self.scratch.take(apart)
         gamma_at, beta_at = places
-        y, weight = self.scratch.take(words), self.scratch.take(words)
         # Before anything else: soon the bus is busy with the weights of the next MATMUL.
         self.load(gamma_at, words, weight)
-        source = offset = x
+        offset = None
         if beta_at is not None:
-            offset = self.scratch.take(words)
+            offset = self.scratch.take(apart)
             self.load(beta_at, words, offset)
-        if beta_at is not None:
-            self.vector(Function.SHIFT, width, x, after=After.MEAN)
-            self.vector(Function.SUBTRACT, width, x, y, after=After.ALIGN)
+        for first in range(0, op.parts, SEGMENTS):
+            many = min(SEGMENTS, op.parts - first)
+            at = first * apart
+            self._norm(op, gamma, weight, offset, x + at, y + at, many, apart, block)
+        self.scratch.free(weight)
+        if offset is not None:
+            self.scratch.free(offset)
+
+    def _norm(
+        self,
+        op: Norm,
+        gamma: Block,
+        weight: int,
+        offset: int | None,
+        x: int,
+        y: int,
+        many: int,
+        apart: int,
+        block: bool,
+    ) -> None:
+        """The passes of ``many`` norms, ``apart`` words from one to the next."""
+        count, source = op.width // op.parts, x
+        several: dict[str, int] = {"segments": many, **strides(apart, 0, apart)}
+        if many == 1:
+            several = {}
+        mantissa, exponent = layers.split_epsilon(op.epsilon)
+        if op.center:
+            self.vector(Function.SHIFT, count, x, after=After.MEAN, **several)
+            self.vector(Function.SUBTRACT, count, x, y, after=After.ALIGN, **several)
             source = y
         else:
-            self.vector(Function.SHIFT, width, x, after=After.ALIGN)
-        self.vector(Function.SHIFT, width, source, y, flags=Flag.AMOUNT, k=layers.NORM_BITS)
-        epsilon_word = mantissa_exponent[0] | (mantissa_exponent[1] & 0xFF) << 24
+            self.vector(Function.SHIFT, count, x, after=After.ALIGN, **several)
+        self.vector(
+            Function.SHIFT, count, source, y, flags=Flag.AMOUNT, k=layers.NORM_BITS, **several
+        )
+        epsilon_word = mantissa | (exponent & 0xFF) << 24
         epsilon_word -= (epsilon_word >> 31) << 32
-        self.vector(Function.SQUARE, width, y, after=After.ROOT, immediate=epsilon_word)
-        self.vector(Function.SCALE, width, y, y, flags=Flag.AMOUNT)
+        self.vector(Function.SQUARE, count, y, after=After.ROOT, immediate=epsilon_word, **several)
+        self.vector(Function.SCALE, count, y, y, flags=Flag.AMOUNT, **several)
         shift = int(gamma.exponent[0]) + RESULT_FRAC - layers.NORMAL_FRAC
-        quantize: dict[str, int] = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
-        last = quantize if beta_at is None else {}
-        self.vector(Function.MULTIPLY, width, y, y, other=weight, shift=shift, **last)
-        if beta_at is not None:
-            self.vector(Function.ADD, width, y, y, other=offset, **quantize)
-            self.scratch.free(offset)
-        block = self.quantized(y, width)
-        self.scratch.free(y, weight)
-        return block
+        last: dict[str, int] = {}
+        if block and op.parts == 1:
+            last = {"after": After.QUANTIZE, "immediate": RESULT_FRAC}
+        first = {} if offset is not None else last
+        self.vector(Function.MULTIPLY, count, y, y, other=weight, shift=shift, **first, **several)
+        if offset is not None:
+            self.vector(Function.ADD, count, y, y, other=offset, **last, **several)
+
+    def scale(self, factor: float, x: int, count: int) -> None:
+        """Multiply ``count`` elements at ``x`` by a constant, in place (`golden.layers.scale`)."""
+        self.vector(Function.SCALE, count, x, x, **scale_fields(factor))
 
     def linear(
         self, stream: Stream, block: int, result: int, first: int = 0, end: int | None = None
@@ -223,11 +271,17 @@ class Emitter:
             self.matmul(stream, block, result + first * words, first, end - first)
 
     def head(
-        self, stream: Stream, block: int, logits: Buffer, vocab: int, argmax: bool
+        self,
+        stream: Stream,
+        block: int,
+        logits: Buffer,
+        vocab: int,
+        argmax: bool,
+        finish: Sequence[Callable[[Emitter, int, int], None]] = (),
     ) -> list[int]:
         """Write the last matrix product and send its results to memory, as many tiles at a time as
         the scratchpad has room for; with ``argmax`` only the largest result of each part, and its
-        index.
+        index. ``finish``: what else is done to the results, given the emitter, place and count.
 
         Returns the number of the first result of each part.
         """
@@ -235,7 +289,7 @@ class Emitter:
         per_tile = config.rows // config.results_per_word
         pair = self.scratch.take(1) if argmax else None
         most = max(1, self.scratch.room() // per_tile)
-        if argmax:
+        if argmax or finish:
             most = min(most, (1 << 15) // config.rows)  # a VECTOR counts in 16 bits
         parts = []
         result = self.scratch.take(min(most, stream.tiles) * per_tile)
@@ -243,6 +297,8 @@ class Emitter:
             tiles = min(most, stream.tiles - first)
             self.matmul(stream, block, result, first, tiles)
             parts.append(first * config.rows)
+            for change in finish:
+                change(self, result, tiles * config.rows)
             if pair is not None:
                 count = min(tiles * config.rows, vocab - first * config.rows)
                 self.vector(Function.SHIFT, count, result, pair, output=Output.TOP)

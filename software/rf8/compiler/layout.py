@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from golden.config import RESULT_BITS, AccelConfig
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.isa import vector_words
 from golden.layers import TURN_BITS, Block, rotary_steps
 from golden.stream import pack_tiles
 from rf8.checkpoint.fixed_point import fixed_point, norm_weight
 from rf8.checkpoint.model import Model, RF8Tensor
-from rf8.compiler.ir import Attention, Embedding, Graph, Linear, Norm, Rotary, Split
+from rf8.compiler.arrange import Order, arrange, places_of
 from rf8.compiler.memory import Memory, pages
-from rf8.compiler.tensors import Cache, Heads, Stream, interleaved_rows, padded_width
+from rf8.compiler.tensors import Cache, Heads, Stream, padded_width
 from rf8.errors import DataError
+from rf8.graph.ir import Attention, Embedding, Graph, Linear, Norm, Rotary, Take
 from rf8.program.image import Buffer, Region
 from rf8.progress import Progress
 
@@ -37,6 +38,7 @@ class Layout:
     regions: all that programs write
     users: for each vector, the operations that take it
     heads, caches: of each attention, its shape and where its keys and values lie
+    orders: of each vector whose elements do not lie one after the other, where they lie
     norms: of each norm, its weight and the addresses of weight and bias
     streams: of each linear layer and embedding, by name
     angles: of each kind of rotary positions, their address
@@ -56,6 +58,7 @@ class Layout:
         self.memory = Memory()
         self.users = graph.users()
         self.heads = {index: self._heads(op) for index, op in graph.attentions()}
+        self.orders = arrange(model.name, graph, self.heads, config)
         self.offsets: dict[int, int] = {}
         self.streams: dict[str, Stream] = {}
         self.norms: dict[int, tuple[Block, tuple[int, int | None]]] = {}
@@ -63,7 +66,7 @@ class Layout:
         self.angles: dict[tuple[Rotary, int], int] = {}
 
         self._check_sizes()
-        vocab = -(-model.spec.vocab // config.rows) * config.rows
+        vocab = -(-model.vocab // config.rows) * config.rows
         size = pages(vocab * RESULT_BITS // 8)
         self.logits = Buffer(self.memory.reserve(config.cols * size), size)
         self.regions = [Region("logits", self.logits.address, config.cols * size)]
@@ -125,66 +128,40 @@ class Layout:
                 self.streams[op.weight] = self._put_matrix([(op.weight, None)])
 
     def _put_linear(self, index: int, op: Linear) -> None:
-        splits = [i for i in self.users[index] if isinstance(self.graph.ops[i], Split)]
-        rows = self._split_rows(splits) if splits else None
-        columns = None
-        source = self.graph.ops[op.x]
-        if isinstance(source, Attention):
-            columns = self._context_columns(self.heads[op.x])
+        takes = [i for i in self.users[index] if isinstance(self.graph.ops[i], Take)]
+        rows = self.orders.get(index)
+        if takes and len(takes) == len(self.users[index]):
+            rows = self._taken_rows(takes)
+        columns = self.orders.get(op.x)
         parts = [(weight, bias) for weight, bias, _ in op.parts]
-        self.streams[op.module] = stream = self._put_matrix(parts, rows, columns)
-        if rows is None and columns is None and len(parts) == 1 and not stream.bias:
+        self.streams[op.module] = stream = self._put_matrix(parts, rows, columns, op.drop)
+        plain = rows is None and columns is None and len(parts) == 1 and not op.drop
+        if plain and not stream.bias:
             self.streams[parts[0][0]] = stream  # an embedding may be the same matrix
 
-    def _split_rows(self, splits: list[int]) -> NDArray[np.int64]:
-        """Rows of a matrix whose results are split, -1 for one of zeros: each part begins at a
-        word, heads are padded, and rotary pairs are neighbours. Notes where the parts begin."""
-        found: list[NDArray[np.int64]] = []
-        first = place = 0
-        for index in sorted(splits, key=lambda i: self._split(i).part):
-            op = self._split(index)
+    def _taken_rows(self, takes: list[int]) -> Order:
+        """Rows of a matrix whose results are taken apart, -1 for one of zeros: each part begins at
+        a word and has the order that its users want. Notes where the parts begin."""
+        found: list[Order] = []
+        place = 0
+        for index in takes:
+            op = self.graph.ops[index]
+            assert isinstance(op, Take)
+            elements = np.concatenate([np.arange(s, s + op.length) for s in op.starts])
+            order = places_of(self.orders.get(index), op.width, self.config)
             self.offsets[index] = place
-            rows = self._part_rows(index, op.width)
-            found.append(np.where(rows < 0, -1, rows + first))
-            first, place = first + op.width, place + len(rows)
+            found.append(np.where(order < 0, -1, elements[order]))
+            place += len(order)
         return np.concatenate(found)
-
-    def _split(self, index: int) -> Split:
-        op = self.graph.ops[index]
-        assert isinstance(op, Split)
-        return op
-
-    def _part_rows(self, index: int, width: int) -> NDArray[np.int64]:
-        (user,) = self.users[index]
-        op = self.graph.ops[user]
-        if not isinstance(op, Attention):
-            whole = vector_words(width, self.config) * self.config.results_per_word
-            return np.concatenate([np.arange(width), np.full(whole - width, -1)])
-        heads = self.heads[user]
-        order = np.arange(heads.width)
-        if index != op.v and op.rotary is not None and op.rotary.pairing == "halves":
-            order = interleaved_rows(heads.width)
-        rows = np.full((width // heads.width, heads.padded), -1)
-        rows[:, : heads.width] = np.arange(len(rows))[:, None] * heads.width + order
-        return rows.reshape(-1)
-
-    def _context_columns(self, heads: Heads) -> NDArray[np.int64] | None:
-        """Columns of the matrix that follows an attention whose heads are padded, -1 for one of
-        zeros; None where they are not."""
-        stride, width = heads.stride(self.config), heads.width
-        if stride == width:
-            return None
-        columns = np.full((heads.queries, stride), -1)
-        columns[:, :width] = np.arange(heads.queries * width).reshape(-1, width)
-        return columns.reshape(-1)
 
     def _put_matrix(
         self,
         parts: list[tuple[str, str | None]],
         rows: NDArray[np.int64] | None = None,
         columns: NDArray[np.int64] | None = None,
+        drop: int = 0,
     ) -> Stream:
-        """A stream of matrices and biases on top of each other.
+        """A stream of matrices and biases on top of each other, times ``2**-drop``.
 
         ``rows``, ``columns``: which row or column comes where, -1 for one of zeros.
         """
@@ -193,13 +170,15 @@ class Layout:
         matrices = [tensor for tensor in tensors if isinstance(tensor, RF8Tensor)]
         assert len(matrices) == len(tensors)
         codes = np.concatenate([matrix.codes for matrix in matrices])
-        exponents = np.concatenate([matrix.bias for matrix in matrices])
+        exponents = _dropped([matrix.bias for matrix in matrices], drop, model.name, parts[0][0])
         bias: NDArray[np.int64] | None = None
         if any(name is not None for _, name in parts):
             pieces = []
             for (_, name), matrix in zip(parts, matrices, strict=True):
                 none = np.zeros(len(matrix.codes), np.int64)
-                pieces.append(none if name is None else fixed_point(model, name))
+                pieces.append(
+                    none if name is None else fixed_point(model, name, RESULT_FRAC - drop)
+                )
             bias = np.concatenate(pieces)
         if rows is not None:
             empty = rows < 0
@@ -214,9 +193,20 @@ class Layout:
         return Stream(address, codes.shape[1], tiles, bias is not None, tiles * config.rows)
 
     def _put_norm(self, index: int, op: Norm) -> None:
-        gamma = norm_weight(self.model, op.weight.removesuffix(".weight"))
-        beta = None if op.bias is None else self._put_elements(fixed_point(self.model, op.bias))
-        self.norms[index] = gamma, (self._put_elements(gamma.mantissa), beta)
+        gamma = norm_weight(self.model, op)
+        beta = None
+        if op.bias is not None:
+            beta = fixed_point(self.model, op.bias, RESULT_FRAC - op.drop)
+        order = self.orders.get(index)
+        if order is not None:
+            size = len(order) // op.parts
+            order = order[:size]
+        places = [
+            None if values is None else self._put_elements(_in_order(values, order))
+            for values in (gamma.mantissa, beta)
+        ]
+        assert places[0] is not None
+        self.norms[index] = gamma, (places[0], places[1])
 
     def _put_elements(self, values: NDArray[np.int64]) -> int:
         words = vector_words(len(values), self.config)
@@ -229,8 +219,24 @@ class Layout:
         first of each pair is negated by half a turn."""
         padded = padded_width(width, self.config)
         steps = np.zeros(padded, np.int64)
-        steps[:width] = np.repeat(rotary_steps(width, rotary.theta), 2)
+        turned = np.repeat(rotary_steps(rotary.steps), 2)
+        steps[: len(turned)] = turned
         quarter, half = 1 << (TURN_BITS - 2), 1 << (TURN_BITS - 1)
         sines = np.where(np.arange(padded) % 2 == 0, half, 0)
         offsets = np.concatenate([np.full(padded, quarter), sines])
         return self.memory.put(np.concatenate([steps, steps, offsets]).astype(np.uint32))
+
+
+def _in_order(values: NDArray[np.int64], order: Order | None) -> NDArray[np.int64]:
+    return values if order is None else np.where(order < 0, 0, values[order])
+
+
+def _dropped(biases: list[NDArray[np.int8]], drop: int, model: str, name: str) -> NDArray[np.int8]:
+    """Row biases less ``drop``."""
+    found = np.concatenate(biases).astype(np.int64) - drop
+    if found.min() < -128 or found.max() > 127:
+        raise DataError(
+            f"{model}: {name}: a row's exponent is {int(found.min())} to {int(found.max())}, must "
+            "be -128 to 127"
+        )
+    return found.astype(np.int8)

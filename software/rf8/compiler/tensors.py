@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from golden.config import AccelConfig
 from golden.isa import vector_words
 
@@ -66,9 +63,3 @@ def padded_width(width: int, config: AccelConfig) -> int:
     """Elements of a head of ``width`` with zeros to fill it up: two such queries fill an activation
     block without a gap."""
     return -(-width // config.acts_per_word) * config.acts_per_word
-
-
-def interleaved_rows(width: int) -> NDArray[np.int64]:
-    """The order of a head's rows [width] in which the rotary pairs i and i + width/2 become
-    neighbours."""
-    return np.arange(width).reshape(2, -1).T.reshape(-1)

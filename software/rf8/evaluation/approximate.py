@@ -20,10 +20,9 @@ from golden import layers
 from golden.arith import Int64, saturate
 from golden.attention import KVCache, decode_shared, exponentials
 from golden.config import RESULT_BITS, RESULT_FRAC
-from rf8.checkpoint.architecture import Spec
 from rf8.checkpoint.fixed_point import NORM_FRAC
-from rf8.compiler.graphs import graph_of
-from rf8.compiler.ir import Activate, Attention, Linear, Norm, Op
+from rf8.errors import DataError
+from rf8.graph.ir import Activate, Attention, Graph, Linear, Norm, Op, Rotary
 
 Part = Literal["activations", "kv", "softmax", "norms"]
 """activations: block floating point, what enters every matrix product. kv: keys and values in RF8.
@@ -50,7 +49,7 @@ def _blocks(x: Tensor, bits: int, frac: int = RESULT_FRAC) -> Tensor:
 
 @contextmanager
 def approximated(
-    module: nn.Module, spec: Spec, parts: Set[Part], bits: int = 16, span: int = 16
+    module: nn.Module, graph: Graph, parts: Set[Part], bits: int = 16, span: int = 16
 ) -> Iterator[None]:
     """Within the block, ``parts`` of ``module`` (of `to_transformers`) are as in the
     integer pipeline with activations of ``bits`` bits and RF8 of ``span`` exponents."""
@@ -61,13 +60,15 @@ def approximated(
             add = where.register_forward_pre_hook if before else where.register_forward_hook
             hooks.callback(add(function).remove)
 
-        *ops, head = graph_of(spec, "the model").ops
+        ops, head = graph.ops[: graph.head], graph.ops[graph.head]
         if "norms" in parts:
             for op in ops:
                 _hook_tables(base, op, hook)
-            turned = [op for op in ops if isinstance(op, Attention) and op.rotary]
-            if turned:  # all layers share the angles of the first
-                hook(base.rotary_emb, _angles(turned[0]))
+            turned = {op.rotary for op in ops if isinstance(op, Attention) and op.rotary}
+            if len(turned) > 1:
+                raise DataError("layers whose rotary positions differ cannot be studied one by one")
+            for rotary in turned:
+                hook(base.rotary_emb, _angles(rotary))
         if "activations" in parts:
             for op in ops:
                 if isinstance(op, Linear):
@@ -85,7 +86,8 @@ def _hook_tables(base: Any, op: Op, hook: Callable[..., None]) -> None:
     """A norm or an activation function of the integer pipeline."""
     if isinstance(op, Norm):
         part = base.get_submodule(op.module)
-        scaled = np.rint(part.weight.detach().double().numpy() * 2.0**NORM_FRAC).astype(np.int64)
+        weight = part.weight.detach().double().numpy() + op.offset
+        scaled = np.rint(weight * 2.0**NORM_FRAC).astype(np.int64)
         gamma = layers.block_quantize(scaled, 16, NORM_FRAC)
         norm = partial(layers.rms_norm, gamma=gamma, epsilon=op.epsilon)
         if op.bias is not None:
@@ -97,10 +99,9 @@ def _hook_tables(base: Any, op: Op, hook: Callable[..., None]) -> None:
         hook(part, lambda _, args, output: to_float(layers.activate(to_fixed(args[0]), kind)))
 
 
-def _angles(op: Attention) -> Callable[..., tuple[Tensor, ...]]:
-    """A hook that gives cosines and sines of an attention's rotary positions."""
-    assert op.rotary is not None
-    steps = layers.rotary_steps(op.width // op.heads, op.rotary.theta)
+def _angles(rotary: Rotary) -> Callable[..., tuple[Tensor, ...]]:
+    """A hook that gives cosines and sines of rotary positions."""
+    steps = layers.rotary_steps(rotary.steps)
 
     def table(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
         angle = np.tile(np.arange(output[0].shape[1])[:, None] * steps, 2)

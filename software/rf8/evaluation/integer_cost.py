@@ -77,7 +77,7 @@ def measure(
         return integers(bits).loss(tokens)
 
     def part_alone(part: Part, bits: int, tokens: Tensor) -> float:
-        with approximated(weights(), model.spec, {part}, bits, config.span):
+        with approximated(weights(), model.graph, {part}, bits, config.span):
             return loss(weights(), tokens)
 
     rows: dict[str, Callable[[Tensor], float]] = {}

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.evaluation.perplexity import Perplexity, perplexity
@@ -18,7 +17,7 @@ from rf8.gg.rate import entropy_of, histogram, huffman_of, quantize_uniform
 def on_grid(model: Model, step: float) -> Model:
     """A float model with the weights of its matrices rounded to multiples of a step."""
     tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
-    for name in filter(is_matrix, model.tensors):
+    for name in model.matrices():
         values = model.float_tensor(name)
         symbols = quantize_uniform(values, step, name=name)
         tensors[name] = (symbols * step).astype(np.float32).reshape(values.shape)
@@ -32,7 +31,7 @@ def bits(model: Model, step: float | None = None) -> dict[str, float]:
     """
     total: dict[int, int] = {}
     zeros = weights = 0
-    for name in filter(is_matrix, model.tensors):
+    for name in model.matrices():
         tensor = model.tensors[name]
         if isinstance(tensor, RF8Tensor):
             symbols = tensor.codes.astype(np.int64).ravel()

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import rf8
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
@@ -66,7 +65,7 @@ def run(
     """
     if model.span is not None:
         raise DataError(f"{model.name} is RF8: the comparison needs the float model")
-    window = min(WINDOW, model.spec.context)
+    window = min(WINDOW, model.context)
     windows = min(windows, len(text) // window)
     setup = {
         "model": model.name,
@@ -99,15 +98,16 @@ def _values(
     model: Model, name: str, calibration: Tensor, state: Path
 ) -> tuple[Model, dict[str, Any]]:
     """The model with the values its weights take in a format, and bits and SQNR of it."""
-    weights = sum(t.size for n, t in _floats(model).items() if is_matrix(n))
-    rows = sum(t.shape[0] for n, t in _floats(model).items() if is_matrix(n))
+    matrices = model.graph.matrices()
+    weights = sum(rows * columns for rows, columns in matrices.values())
+    rows = sum(rows for rows, _ in matrices.values())
     if name == "float32":
         return model, {"bits": 32.0, "sqnr_db": None}
     if name in FORMATS:
         kind = FORMATS[name]
         tensors: dict[str, Float | RF8Tensor] = {}
         for tensor, exact in _floats(model).items():
-            coded = kind.values(torch.from_numpy(exact)).numpy() if is_matrix(tensor) else exact
+            coded = kind.values(torch.from_numpy(exact)).numpy() if tensor in matrices else exact
             tensors[tensor] = coded
         scales = rows if kind.group is None else weights / kind.group
         bits = kind.bits + kind.scale_bits * scales / weights
@@ -128,7 +128,7 @@ def _floats(model: Model) -> dict[str, Float]:
 
 def _sqnr(model: Model, coded: Model) -> float:
     """Mean over the matrices of signal to quantisation noise, in dB."""
-    return float(np.mean([rf8.sqnr_db(model, coded, n) for n in model.tensors if is_matrix(n)]))
+    return float(np.mean([rf8.sqnr_db(model, coded, n) for n in model.matrices()]))
 
 
 def summary(study: Study) -> dict[str, dict[str, Any]]:

@@ -47,7 +47,7 @@ def flat_image(program: Program) -> bytes:
     if max(size, program.memory_bytes) >= 1 << 32:
         raise DataError(f"{program.model}: a flat image is less than 4 GiB, this one has {size}")
     words = (size, program.memory_bytes, *config_words(program.config))
-    counts = (len(program.sections), len(program.entries), program.context, program.spec.vocab)
+    counts = (len(program.sections), len(program.entries), program.context, program.vocab)
     logits = (program.logits.address, program.logits.stride)
     header = struct.pack("<12I", *words, *counts, *logits)
     checked = header + table + entries + body

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.gg.deepshape import Change, Reshaping, Target, change, target
@@ -63,7 +62,7 @@ def reshape_model(
     if group not in get_args(Group):
         raise ValueError(f"group is {group!r}, must be one of {', '.join(get_args(Group))}")
     groups: dict[str, list[str]] = {}
-    for name in filter(is_matrix, model.tensors):
+    for name in model.matrices():
         groups.setdefault(_group_of(name, group), []).append(name)
     tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
     changes: list[Change] = []

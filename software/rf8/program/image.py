@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from golden import isa
 from golden.config import INSTRUCTION_BYTES, AccelConfig
 from golden.isa import Instruction, Opcode
-from rf8.checkpoint.architecture import SPECS, Spec
 from rf8.checkpoint.tokenizer import make_tokenizer
 from rf8.errors import DataError
 from rf8.files import replaced_file
 
 FORMAT = "rf8-image"
-VERSION = 4
+VERSION = 5
 """Of the image format, instruction set and memory map together: they change as one."""
 
 Array = NDArray[Any]
@@ -64,15 +63,17 @@ class Entry:
 class Program:
     """A compiled model: memory content, entry points, and where results lie.
 
-    ``context``: the most tokens of a sequence. ``sections``: name -> (address, bytes) of what must
-    be in memory before the first run; the rest is zero. ``logits``: results, int32 Q16, of each
-    column. ``regions``: all memory that programs write. ``argmax``: the first token of each part of
-    the vocabulary whose largest logit the machine finds; in place of logits lies a word for each of
+    ``architecture``: the model_type of its config. ``vocab``: tokens that it knows. ``context``:
+    the most tokens of a sequence. ``sections``: name -> (address, bytes) of what must be in memory
+    before the first run; the rest is zero. ``logits``: results, int32 Q16, of each column.
+    ``regions``: all memory that programs write. ``argmax``: the first token of each part of the
+    vocabulary whose largest logit the machine finds; in place of logits lies a word for each of
     them, with that logit and the number of its token in the part. Empty: there are all logits.
     """
 
     config: AccelConfig
-    spec: Spec
+    architecture: str
+    vocab: int
     model: str
     context: int
     memory_bytes: int
@@ -93,11 +94,6 @@ class Program:
         entry = [e for e in self.entries if e.address <= address][-1]
         number = (address - entry.address) // self.config.slot_bytes
         return entry, [name for first, name in entry.labels if first <= number][-1]
-
-    @property
-    def architecture(self) -> str:
-        """ "gpt2" or "llama"."""
-        return next(name for name, kind in SPECS.items() if isinstance(self.spec, kind))
 
     def instructions(self, address: int) -> Iterator[tuple[int, Instruction]]:
         """The instructions from ``address`` on, each with its address, up to and with HALT.
@@ -157,7 +153,7 @@ class Program:
         about = {
             "config": self.config.as_dict(),
             "architecture": self.architecture,
-            "spec": asdict(self.spec),
+            "vocab": self.vocab,
             "model": self.model,
             "memory_bytes": self.memory_bytes,
             "eos": self.eos,
@@ -223,7 +219,8 @@ class Program:
 
         return cls(
             config=AccelConfig(**about["config"]),
-            spec=SPECS[about["architecture"]](**about["spec"]),
+            architecture=str(about["architecture"]),
+            vocab=int(about["vocab"]),
             model=about["model"],
             memory_bytes=about["memory_bytes"],
             sections={n: (about["addresses"][n], data) for n, data in part("section.").items()},

@@ -5,22 +5,22 @@ from __future__ import annotations
 import copy
 import json
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from golden.format_torch import decode, row_bias
-from rf8.checkpoint.architecture import is_conv1d, is_matrix
 from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.files import replaced_file
+from rf8.graph.ir import Add, Embedding, Graph, Linear, Norm
 from rf8.progress import Progress
 from rf8.quantize.compensated import compensate, round_to_rf8, shifted_target
 from rf8.quantize.rounding import quantize_matrix
@@ -29,37 +29,57 @@ WINDOW = 1024  # tokens, or the model's context where that is shorter
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where an architecture keeps its parts. Groups of linear layers share their input."""
+class _Block:
+    """Linear layers of one of a model's repeated blocks, by their paths within it.
 
-    blocks: str
-    embeddings: tuple[str, ...]
+    ``groups``: those that share their input, in order. ``streams``: of each that writes to the
+    residual stream, the norm whose input is that stream before; None: it is the block's input.
+    """
+
+    path: str
     groups: tuple[tuple[str, ...], ...]
-    writers: tuple[str, ...]  # the linear layers that add to the residual stream
-    second_norm: str  # its input is the residual stream between the two writers
+    streams: dict[str, str | None]
 
 
-_LAYOUTS = {
-    "gpt2": _Layout(
-        "h",
-        ("wte", "wpe"),
-        (("attn.c_attn",), ("attn.c_proj",), ("mlp.c_fc",), ("mlp.c_proj",)),
-        ("attn.c_proj", "mlp.c_proj"),
-        "ln_2",
-    ),
-    "llama": _Layout(
-        "layers",
-        ("embed_tokens",),
-        (
-            ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-            ("self_attn.o_proj",),
-            ("mlp.gate_proj", "mlp.up_proj"),
-            ("mlp.down_proj",),
-        ),
-        ("self_attn.o_proj", "mlp.down_proj"),
-        "post_attention_layernorm",
-    ),
-}
+def _blocks(graph: Graph, name: str) -> list[_Block]:
+    """The blocks of a model; DataError where a matrix lies in none and is not the head's."""
+    paths = graph.layers()
+    found = [_block(graph, path) for path in paths]
+    inside = {f"{b.path}.{part}" for b in found for group in b.groups for part in group}
+    for index, op in enumerate(graph.ops):
+        if isinstance(op, Linear) and op.module not in inside and index != graph.head:
+            raise DataError(
+                f"{name}: {op.module} lies in none of the blocks {paths[0]}, ...: compensated "
+                "rounding does not know when to round it; round to nearest"
+            )
+    return found
+
+
+def _block(graph: Graph, path: str) -> _Block:
+    at = f"{path}."
+    inner = [i for i, op in enumerate(graph.ops) if op.module.startswith(at)]
+    groups: dict[int, list[str]] = {}
+    for i in inner:
+        op = graph.ops[i]
+        if isinstance(op, Linear):
+            groups.setdefault(op.x, []).append(op.module.removeprefix(at))
+    norms = {
+        op.x: op.module.removeprefix(at) for i in inner if isinstance(op := graph.ops[i], Norm)
+    }
+    users = graph.users()
+    streams: dict[str, str | None] = {}
+    for i in inner:
+        # Of what goes on from here through a norm or a scale, nothing is known.
+        if not isinstance(graph.ops[i], Linear) or len(users[i]) != 1:
+            continue
+        add = graph.ops[users[i][0]]
+        if isinstance(add, Add):
+            (before,) = {add.a, add.b} - {i}
+            if before < inner[0]:
+                streams[graph.ops[i].module.removeprefix(at)] = None
+            elif before in norms:
+                streams[graph.ops[i].module.removeprefix(at)] = norms[before]
+    return _Block(path, tuple(map(tuple, groups.values())), streams)
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,10 @@ class LayerReport:
     nearest_error: float | None
 
 
+def _others(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "hidden_states"}
+
+
 class _Stop(Exception):
     """Ends a forward pass where its inputs have been seen."""
 
@@ -85,39 +109,57 @@ def _input_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return found
 
 
-class _Blocks:
+class _Walk:
     """The blocks of a transformers model, run one by one on windows of hidden states."""
 
-    def __init__(self, module: nn.Module, layout: _Layout) -> None:
-        self._base: nn.Module = module.base_model  # type: ignore[assignment]
-        self.layout = layout
-        self.blocks: nn.ModuleList = self._base.get_submodule(layout.blocks)  # type: ignore[assignment]
-        self._kwargs: dict[str, Any] = {}
+    def __init__(self, module: nn.Module, paths: list[str]) -> None:
+        self.base = cast(nn.Module, module.base_model)
+        self.blocks = [self.base.get_submodule(path) for path in paths]
+        self._kwargs: dict[int, dict[str, Any]] = {}
 
     def embed(self, windows: Tensor) -> list[Tensor]:
         """Hidden states [1, T, d] at the first block's input, for windows [n, T] of tokens."""
         found: list[Tensor] = []
+        # Positions and masks: the same for every window.
+        with self._hooks(lambda n, args, kwargs: self._kwargs.update({n: _others(kwargs)})):
+            self.base(input_ids=windows[:1], use_cache=False)
 
-        def see(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def see(number: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             found.append(_input_of(args, kwargs))
-            # Positions and masks: the same for every window and block.
-            self._kwargs = {k: v for k, v in kwargs.items() if k != "hidden_states"}
             raise _Stop
 
-        handle = self.blocks[0].register_forward_pre_hook(see, with_kwargs=True)
-        for window in windows:
-            with suppress(_Stop):
-                self._base(input_ids=window[None], use_cache=False)
-        handle.remove()
+        with self._hooks(see):
+            for window in windows:
+                with suppress(_Stop):
+                    self.base(input_ids=window[None], use_cache=False)
         return found
 
-    def run(self, block: nn.Module, hidden: Tensor) -> Tensor:
-        """One block on one window."""
-        out = block(hidden, **self._kwargs)
+    @contextmanager
+    def _hooks(self, see: Callable[[int, tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
+        """Within the block, ``see`` gets number and arguments of each block that is run."""
+
+        def hook(number: int) -> Callable[..., None]:
+            return lambda _, args, kwargs: see(number, args, kwargs)
+
+        handles = [
+            block.register_forward_pre_hook(hook(n), with_kwargs=True)
+            for n, block in enumerate(self.blocks)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def run(self, number: int, block: nn.Module, hidden: Tensor) -> Tensor:
+        """A block, or its twin, on one window."""
+        out = block(hidden, **self._kwargs[number])
         result: Tensor = out[0] if isinstance(out, tuple) else out
         return result
 
-    def see(self, block: nn.Module, hidden: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    def see(
+        self, number: int, block: nn.Module, hidden: Tensor, names: tuple[str, ...]
+    ) -> dict[str, Tensor]:
         """Inputs [T, K] of the named parts of a block, which runs only as far as the last one."""
         found: dict[str, Tensor] = {}
 
@@ -134,7 +176,7 @@ class _Blocks:
             for n in names
         ]
         with suppress(_Stop):
-            self.run(block, hidden)
+            self.run(number, block, hidden)
         for handle in handles:
             handle.remove()
         return found
@@ -160,7 +202,7 @@ def quantize_compensated(
     Parameters
     ----------
     model
-        A float model, GPT-2 or Llama.
+        A float model.
     calibration
         Token ids, int64 [n], cut into windows of the context or 1,024 tokens; the rest is unused.
     span
@@ -176,120 +218,125 @@ def quantize_compensated(
     DataError
         For an RF8 model, too little text, or a state of another run.
     """
-    kind = str(model.config.get("model_type"))
     if model.span is not None:
         raise DataError(f"{model.name} is RF8 already: compensated rounding needs the float model")
+    graph, blocks = model.graph, _blocks(model.graph, model.name)
     windows = _windows(model, calibration)
     parts = _Parts(state, _fingerprint(model, windows, span))
     module = to_transformers(model)
-    layout = _LAYOUTS[kind]
-    walk = _Blocks(module, layout)
+    walk = _Walk(module, [block.path for block in blocks])
     tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
     reports: list[LayerReport] = []
-    total = len(walk.blocks) + 1
+    total = len(blocks) + 1
 
     progress("output head", 0, total)
-    tied = model.spec.tied
-    head = f"{layout.embeddings[0]}.weight" if tied else "lm_head.weight"
+    last = graph.ops[graph.head]
+    assert isinstance(last, Linear)
+    head = last.parts[0][0]
     done = parts.load("head")
     if done is None:
-        done = {head: _head(module, model, head, windows, span)}
+        done = {head: _head(walk.base, model, head, windows, span)}
         parts.save("head", done)
-    for name in (f"{e}.weight" for e in layout.embeddings):
-        if name != head:
-            tensors[name] = quantize_matrix(model.float_tensor(name), span=span)
-            reports.append(LayerReport(name, None, None))
+    embeddings = {op.weight for op in graph.ops if isinstance(op, Embedding)}
+    for name in sorted(embeddings - {head}):
+        tensors[name] = quantize_matrix(model.float_tensor(name), span=span)
+        reports.append(LayerReport(name, None, None))
     tensors[head] = done[head][0]
     reports.append(done[head][1])
 
     exact = walk.embed(windows)
-    for e in layout.embeddings:
-        coded = torch.from_numpy(tensors[f"{e}.weight"].decode())  # type: ignore[union-attr]
-        module.base_model.get_submodule(e).weight = nn.Parameter(coded)  # type: ignore[union-attr]
+    for name in embeddings:
+        coded = torch.from_numpy(tensors[name].decode())  # type: ignore[union-attr]
+        walk.base.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(coded)
     rounded = walk.embed(windows)
-    for number, block in enumerate(walk.blocks):
-        at = f"{layout.blocks}.{number}."
-        progress(at.rstrip("."), number + 1, total)
+    turned = graph.turned()
+    for number, about in enumerate(blocks):
+        progress(about.path, number + 1, total)
+        block = walk.blocks[number]
         twin = copy.deepcopy(block)
-        outputs = [walk.run(block, hidden) for hidden in exact]
-        done = parts.load(at.rstrip("."))
+        outputs = [walk.run(number, block, hidden) for hidden in exact]
+        done = parts.load(about.path)
         if done is None:
-            done = _quantize_block(walk, block, twin, exact, rounded, outputs, at, span)
-            parts.save(at.rstrip("."), done)
+            texts = (exact, rounded, outputs)
+            done = _quantize_block(walk, number, about, twin, texts, turned, span)
+            parts.save(about.path, done)
         for name, (tensor, report) in done.items():
-            _set_weight(twin, name.removeprefix(at).removesuffix(".weight"), tensor, name)
+            part = name.removeprefix(f"{about.path}.").removesuffix(".weight")
+            _set_weight(twin, part, tensor, name in turned)
             tensors[name] = tensor
             reports.append(report)
         exact = outputs
-        rounded = [walk.run(twin, hidden) for hidden in rounded]
-    left = [n for n, t in tensors.items() if is_matrix(n) and not isinstance(t, RF8Tensor)]
+        rounded = [walk.run(number, twin, hidden) for hidden in rounded]
+    left = [n for n in model.matrices() if not isinstance(tensors[n], RF8Tensor)]
     assert not left, left
     return replace(model, tensors=tensors, span=span, method="compensated"), reports
 
 
 def _windows(model: Model, calibration: Tensor) -> Tensor:
-    window = min(WINDOW, model.spec.context)
+    window = min(WINDOW, model.context)
     count = len(calibration) // window
     if count < 1:
         raise DataError(
             f"the calibration text has {len(calibration)} tokens, a window of {model.name} has "
             f"{window}: give a longer text"
         )
-    if int(calibration.max()) >= model.spec.vocab:
+    if int(calibration.max()) >= model.vocab:
         raise DataError(f"token {int(calibration.max())} is not in the vocabulary of {model.name}")
     return calibration[: count * window].view(count, window)
 
 
 def _head(
-    module: nn.Module, model: Model, name: str, windows: Tensor, span: int
+    base: Any, model: Model, name: str, windows: Tensor, span: int
 ) -> tuple[RF8Tensor, LayerReport]:
     weight = torch.from_numpy(model.float_tensor(name))
     hessian = torch.zeros(weight.shape[1], weight.shape[1])
     for window in windows:
-        out = module.base_model(input_ids=window[None], use_cache=False)  # type: ignore[operator]
+        out = base(input_ids=window[None], use_cache=False)
         hidden = out.last_hidden_state[0]
         hessian += hidden.T @ hidden
     return _round(name, weight, hessian, hessian, hessian, None, span)
 
 
 def _quantize_block(
-    walk: _Blocks,
-    block: nn.Module,
+    walk: _Walk,
+    number: int,
+    about: _Block,
     twin: nn.Module,
-    exact: list[Tensor],
-    rounded: list[Tensor],
-    outputs: list[Tensor],
-    at: str,
+    texts: tuple[list[Tensor], list[Tensor], list[Tensor]],
+    turned: set[str],
     span: int,
 ) -> dict[str, tuple[RF8Tensor, LayerReport]]:
-    """Round the linear layers of ``twin``, group by group, towards the outputs of ``block``."""
+    """Round the linear layers of ``twin``, group by group, towards the outputs of its block.
+
+    ``texts``: hidden states at the input, exact and rounded, and exact ones at the output.
+    """
+    block = walk.blocks[number]
     done: dict[str, tuple[RF8Tensor, LayerReport]] = {}
-    for group in walk.layout.groups:
-        writes = group[0] in walk.layout.writers
-        second = writes and group is walk.layout.groups[-1]
-        names = (walk.layout.second_norm, group[0]) if second else (group[0],)
+    for group in about.groups:
+        writes = group[0] in about.streams
+        norm = about.streams.get(group[0])
+        names = (group[0],) if norm is None else (norm, group[0])
         sums: list[Tensor] = []
-        for z_hidden, x_hidden, output in zip(exact, rounded, outputs, strict=True):
-            z_seen = walk.see(block, z_hidden, names)
-            x_seen = walk.see(twin, x_hidden, names)
+        for z_hidden, x_hidden, output in zip(*texts, strict=True):
+            z_seen = walk.see(number, block, z_hidden, names)
+            x_seen = walk.see(number, twin, x_hidden, names)
             z, x = z_seen[group[0]], x_seen[group[0]]
             lack = None
             if writes:
-                norm = walk.layout.second_norm
-                z_stream = z_seen[norm] if second else z_hidden.flatten(0, -2)
-                x_stream = x_seen[norm] if second else x_hidden.flatten(0, -2)
+                z_stream = z_hidden.flatten(0, -2) if norm is None else z_seen[norm]
+                x_stream = x_hidden.flatten(0, -2) if norm is None else x_seen[norm]
                 share = output.flatten(0, -2).square().mean(1, keepdim=True).rsqrt()
                 z, x, lack = z * share, x * share, (z_stream - x_stream) * share
             new = [x.T @ x, z.T @ x, z.T @ z] + ([] if lack is None else [lack.T @ x])
             sums = new if not sums else [a.add_(b) for a, b in zip(sums, new, strict=True)]
         hessian, cross, power = sums[:3]
         for part in group:
-            name = f"{at}{part}.weight"
-            weight: Tensor = block.get_submodule(part).weight  # type: ignore[assignment]
-            weight = weight.T if is_conv1d(name) else weight
+            name = f"{about.path}.{part}.weight"
+            weight = cast(Tensor, block.get_submodule(part).weight)
+            weight = weight.T if name in turned else weight
             target = shifted_target(weight, hessian, cross, sums[3] if writes else None)
             done[name] = _round(name, weight, hessian, cross, power, target, span)
-            _set_weight(twin, part, done[name][0], name)
+            _set_weight(twin, part, done[name][0], name in turned)
     return done
 
 
@@ -326,10 +373,10 @@ def _product(left: Tensor, middle: Tensor, right: Tensor) -> float:
     return total
 
 
-def _set_weight(block: nn.Module, part: str, tensor: RF8Tensor, name: str) -> None:
+def _set_weight(block: nn.Module, part: str, tensor: RF8Tensor, turned: bool) -> None:
     values = torch.from_numpy(tensor.decode())
-    turned = values.T if is_conv1d(name) else values
-    block.get_submodule(part).weight = nn.Parameter(turned, requires_grad=False)
+    kept = nn.Parameter(values.T if turned else values, requires_grad=False)
+    block.get_submodule(part).weight = kept
 
 
 def _fingerprint(model: Model, windows: Tensor, span: int) -> dict[str, Any]:

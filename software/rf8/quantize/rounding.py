@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from golden.format import Rounding, encode, row_bias
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.progress import Progress
@@ -46,9 +45,10 @@ def quantize(
     if model.span is not None:
         span = min(span, model.span)
     tensors: dict[str, Float | RF8Tensor] = {}
+    matrices = set(model.matrices())
     for number, name in enumerate(model.tensors):
         progress(name, number, len(model.tensors))
-        if is_matrix(name):
+        if name in matrices:
             try:
                 values = model.float_tensor(name)
                 tensors[name] = quantize_matrix(values, rounding=rounding, span=span)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,10 +19,11 @@ import numpy as np
 
 from golden.config import AccelConfig, get_config
 from golden.isa import Opcode
-from rf8.checkpoint.architecture import GPT2Spec, LlamaSpec, Spec, is_matrix, read_spec
+from rf8.checkpoint.huggingface import graph_of
 from rf8.checkpoint.load import PACKAGED
 from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.compiler.driver import compile
+from rf8.graph.ir import Graph, Linear
 from rf8.program.cycles import predict
 from rf8.program.image import Program
 from rf8.progress import Progress
@@ -36,21 +37,22 @@ POSITIONS = {"decode": 128, "prefill": 64}
 CLOCKS_MHZ = (80, 130, 500)
 LATENCIES = (20, 60, 200)
 
-MODELS: dict[str, Spec] = {
-    "default": read_spec(json.loads((PACKAGED / "default" / "config.json").read_text()), "default"),
-    "gpt2-124m": GPT2Spec.from_config({}, "gpt2-124m"),
-    "smollm2-135m": LlamaSpec.from_config(
-        {
-            "hidden_size": 576,
-            "num_hidden_layers": 30,
-            "num_attention_heads": 9,
-            "num_key_value_heads": 3,
-            "intermediate_size": 1536,
-            "vocab_size": 49152,
-            "tie_word_embeddings": True,
-        },
-        "smollm2-135m",
-    ),
+Config = Mapping[str, Any]
+"""A transformers config."""
+
+MODELS: dict[str, Config] = {
+    "default": json.loads((PACKAGED / "default" / "config.json").read_text()),
+    "gpt2-124m": {"model_type": "gpt2", "n_layer": 12},
+    "smollm2-135m": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
 }
 """Shapes that are measured."""
 
@@ -76,26 +78,42 @@ POINTS = _points()
 """What the report shows."""
 
 
-def zero_model(spec: Spec, span: int) -> Model:
-    """A model of a shape in RF8 whose weights are all zero."""
-    tensors: dict[str, Any] = {}
-    for name, shape in spec.shapes().items():
-        if is_matrix(name):
-            rows, columns = shape[::-1] if name.startswith("h.") else shape
-            codes = np.zeros((rows, columns), np.uint8)
-            tensors[name] = RF8Tensor(codes, np.zeros(rows, np.int8))
-        else:
-            tensors[name] = np.zeros(shape, np.float32)
-    return Model(spec, {}, tensors, "zeros", span=span)
+def zero_model(graph: Graph, span: int) -> Model:
+    """A model in RF8 whose weights are all zero."""
+    tensors: dict[str, Any] = {
+        name: RF8Tensor(np.zeros(shape, np.uint8), np.zeros(shape[0], np.int8))
+        for name, shape in graph.matrices().items()
+    }
+    tensors |= {name: np.zeros(n, np.float32) for name, n in graph.vectors().items()}
+    return Model(graph, {}, tensors, "zeros", span=span)
+
+
+@lru_cache(maxsize=16)
+def _graph(text: str, layers: int) -> Graph:
+    """Of a config as JSON, with other ``layers``."""
+    config = json.loads(text)
+    config["n_layer" if "n_layer" in config else "num_hidden_layers"] = layers
+    return graph_of(config, str(config["model_type"]))
+
+
+def _with_layers(config: Config, layers: int) -> Graph:
+    return _graph(
+        json.dumps({k: v for k, v in config.items() if k != "quantization_config"}), layers
+    )
+
+
+def _layers(config: Config) -> int:
+    found: int = config["n_layer"] if "n_layer" in config else config["num_hidden_layers"]
+    return found
 
 
 @lru_cache(maxsize=4)
-def _program(spec: Spec, config: AccelConfig) -> Program:
-    return compile(zero_model(spec, config.span), config, context=min(spec.context, CONTEXT))
+def _program(graph: Graph, config: AccelConfig) -> Program:
+    return compile(zero_model(graph, config.span), config, context=min(graph.context, CONTEXT))
 
 
 def model_counters(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
+    graph: Graph, columns: int, head: bool, position: int, config: AccelConfig, latency: int
 ) -> Counter[str]:
     """Of ``columns`` tokens from ``position`` on: ``cycles``, those of ``vector``, lost ones
     ``stall_weights`` and ``stall_drain``; beats ``read_weights``, ``read_other``, ``written``.
@@ -105,7 +123,7 @@ def model_counters(
     DataError
         Where the model does not fit the machine.
     """
-    program = _program(spec, config)
+    program = _program(graph, config)
     total: Counter[str] = Counter()
     for cost in predict(program, program.entry(columns, head), position, latency):
         opcode = cost.instruction.opcode
@@ -119,7 +137,7 @@ def model_counters(
 
 def measure(
     points: Sequence[Point] = POINTS,
-    models: Mapping[str, Spec] = MODELS,
+    models: Mapping[str, Config] = MODELS,
     clocks_mhz: Sequence[int] = CLOCKS_MHZ,
     *,
     progress: Progress = lambda *_: None,
@@ -129,7 +147,7 @@ def measure(
     Parameters
     ----------
     points: what to measure
-    models: name -> shape
+    models: name -> transformers config
     clocks_mhz: clock rates for which tokens per second are given
 
     Returns
@@ -157,7 +175,7 @@ def measure(
         columns = 1 if phase == "decode" else config.cols
         record: dict[str, Any] = {"model": name, "phase": phase, "config": config.name}
         record |= {"rows": config.rows, "cols": config.cols, "bus_bits": 8 * config.bus_bytes}
-        position = min(POSITIONS[phase], models[name].context - columns)
+        position = min(POSITIONS[phase], _with_layers(models[name], 1).context - columns)
         record |= {"latency": latency, "position": position}
         record |= _token(models[name], columns, phase == "decode", position, config, latency)
         cycles = record["cycles_per_token"]
@@ -168,23 +186,30 @@ def measure(
 
 
 def whole_counters(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
+    model: Config, columns: int, head: bool, position: int, config: AccelConfig, latency: int
 ) -> Counter[str]:
     """`model_counters` of a model, from models with one and with two of its layers."""
     one, two = (
-        model_counters(replace(spec, layers=n), columns, head, position, config, latency)
+        model_counters(_with_layers(model, n), columns, head, position, config, latency)
         for n in (1, 2)
     )
-    return Counter({n: one[n] + (spec.layers - 1) * (two[n] - one[n]) for n in one})
+    return Counter({n: one[n] + (_layers(model) - 1) * (two[n] - one[n]) for n in one})
+
+
+def _macs(graph: Graph, head: bool) -> int:
+    """Products of weights for a token."""
+    ops = [
+        op for n, op in enumerate(graph.ops) if isinstance(op, Linear) and (head or n < graph.head)
+    ]
+    return sum(graph.ops[op.x].width * op.width for op in ops)
 
 
 def _token(
-    spec: Spec, columns: int, head: bool, position: int, config: AccelConfig, latency: int
+    model: Config, columns: int, head: bool, position: int, config: AccelConfig, latency: int
 ) -> dict[str, float]:
-    total = whole_counters(spec, columns, head, position, config, latency)
-    inner = (n for n in spec.shapes() if n.startswith(("h.", "layers.")) and is_matrix(n))
-    macs = sum(int(np.prod(spec.shapes()[name])) for name in inner)
-    macs += spec.width * spec.vocab if head else 0
+    total = whole_counters(model, columns, head, position, config, latency)
+    one, two = (_macs(_with_layers(model, n), head) for n in (1, 2))
+    macs = one + (_layers(model) - 1) * (two - one)
     cycles, weights = total["cycles"], total["read_weights"]
     beats = weights + total["read_other"] + total["written"]
     return {

@@ -249,7 +249,7 @@ class Session:
 
     def _logits(self, columns: int) -> Int64:
         """Of each column; with argmax, value and number of the largest in each part."""
-        place, vocab = self.program.logits, self.program.spec.vocab
+        place, vocab = self.program.logits, self.program.vocab
         memory = next(iter(self.machines.values())).memory
         starts = [place.address + column * place.stride for column in range(columns)]
         bus, parts = self.program.config.bus_bytes, len(self.program.argmax)
@@ -307,12 +307,12 @@ class Session:
 
     def check_ids(self, ids: Sequence[int]) -> None:
         """Raise `UsageError` unless ``ids`` can be appended."""
-        spec = self.program.spec
+        vocab = self.program.vocab
         if not len(ids):
             raise UsageError("the prompt is empty: give at least one token")
         for token in ids:
-            if not 0 <= token < spec.vocab:
-                raise UsageError(f"token {token} is not in the vocabulary, 0 to {spec.vocab - 1}")
+            if not 0 <= token < vocab:
+                raise UsageError(f"token {token} is not in the vocabulary, 0 to {vocab - 1}")
         if self.position + len(ids) > self.program.context:
             raise UsageError(
                 f"{self.position + len(ids)} tokens exceed the context of {self.program.context}"

@@ -37,7 +37,7 @@ def main() -> int:
                 tokenizer_object=model.tokenizer(), eos_token="<|endoftext|>"
             )
             module = to_transformers(model)
-            found = evaluate(module, tokenizer, held_out, model.spec.context)
+            found = evaluate(module, tokenizer, held_out, model.context)
             found.pop("documents")
             kind = "float" if model.span is None else "RF8"
             for text, figures in found.items():

@@ -19,7 +19,9 @@ def test_loads_what_transformers_saved(checkpoint):
     attn = state["transformer.h.0.attn.c_attn.weight"]
     assert (model.tensors["h.0.attn.c_attn.weight"] == attn.T.numpy()).all()
     assert (model.tensors["wte.weight"] == state["transformer.wte.weight"].numpy()).all()
-    assert model.spec.heads == 5 and model.spec.inner == 50 and model.spec.tied
+    (_, attention), _ = model.graph.attentions()
+    assert attention.heads == 5 and model.graph.tied
+    assert model.graph.matrices()["h.1.mlp.c_fc.weight"] == (50, 30)
 
 
 def test_untied_head(tmp_path):
@@ -56,21 +58,24 @@ def truncate(folder):
 
 
 BROKEN = {
-    "architecture": (lambda f: edit_config(f, model_type="mamba"), "model_type is 'mamba'"),
+    "architecture": (lambda f: edit_config(f, model_type="mamba"), "'mamba' is not supported"),
     "no config": (lambda f: (f / "config.json").unlink(), r"config.json is missing"),
     "no json": (lambda f: (f / "config.json").write_text("{"), "is no JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[1]"), "holds no JSON object"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
     "truncated": (truncate, "is broken or truncated"),
     "empty": (lambda f: (f / "model.safetensors").write_bytes(b""), "is broken or truncated"),
-    "heads": (lambda f: edit_config(f, n_head=4), "n_embd 30 is no multiple of n_head 4"),
-    "layers": (lambda f: edit_config(f, n_layer=3), "tensor h.2.ln_1.weight is missing"),
+    "heads": (lambda f: edit_config(f, n_head=4), "transformers refuses it: .*embed_dim"),
+    "layers": (lambda f: edit_config(f, n_layer=3), "tensor h.2.attn.c_attn.weight is missing"),
     "shape": (lambda f: edit_config(f, vocab_size=102), r"wte.weight has shape \(101, 30\)"),
-    "number": (lambda f: edit_config(f, n_layer="2"), "n_layer is '2', must be a positive integer"),
-    "activation": (lambda f: edit_config(f, activation_function="mish"), "'mish' is not supported"),
-    "epsilon": (lambda f: edit_config(f, layer_norm_epsilon=None), "layer_norm_epsilon is None"),
-    "no name": (lambda f: edit_config(f, activation_function=["a"]), "is not supported"),
-    "option": (lambda f: edit_config(f, scale_attn_weights=False), "scale_attn_weights=False"),
+    "number": (lambda f: edit_config(f, n_layer="2"), "transformers refuses it: .*n_layer"),
+    "activation": (
+        lambda f: edit_config(f, activation_function="mish"),
+        "act: operation aten.mish",
+    ),
+    "epsilon": (lambda f: edit_config(f, layer_norm_epsilon=None), "refuses it: .*_epsilon"),
+    "no name": (lambda f: edit_config(f, activation_function=["a"]), "refuses it: .*_function"),
+    "option": (lambda f: edit_config(f, new_trick=3), "new_trick is 3, which .* GPT2Config does n"),
     "foreign": (
         lambda f: edit_config(f, quantization_config={"quant_method": "gptq"}),
         "quantised as 'gptq'",

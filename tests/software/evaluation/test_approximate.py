@@ -28,10 +28,10 @@ def test_each_part_alone(model):
     largest = np.abs(exact).max()
     error = {}
     for part in PARTS:
-        with approximated(module, model.spec, {part}):
+        with approximated(module, model.graph, {part}):
             error[part] = np.abs(logits(module) - exact).max() / largest
         assert (logits(module) == exact).all()  # nothing is left behind
-    with approximated(module, model.spec, {"activations"}, 8):
+    with approximated(module, model.graph, {"activations"}, 8):
         coarse = np.abs(logits(module) - exact).max() / largest
     assert all(1e-8 < error[part] < 1e-3 for part in ("activations", "softmax", "norms"))
     # Values of one code: steps of an eighth.
@@ -42,5 +42,5 @@ def test_each_part_alone(model):
 def test_no_part_is_the_model(model):
     module = to_transformers(model)
     exact = logits(module)
-    with approximated(module, model.spec, set()):
+    with approximated(module, model.graph, set()):
         assert (logits(module) == exact).all()

@@ -35,8 +35,10 @@ def test_all_rows(kind, tmp_path):
     def change(name):
         return abs(found[name].value / base.value - 1)
 
-    fine = ("only activations of 16 bits", "only softmax", "only norms and tables")
+    fine = ("only activations of 16 bits", "only norms and tables")
     assert all(0 < change(name) < 1e-3 for name in fine)
+    # Of 24 bits, it may be lost in the rounding of float32 losses, on some processors.
+    assert change("only softmax") < 1e-3
     assert change("only activations of 16 bits") < change("only activations of 8 bits")
     # Keys and values are all that the integers of 16 bits change visibly.
     kv, whole = found["only the RF8 KV cache"], found[integers[0]]

@@ -187,7 +187,7 @@ def test_coding(model):
 
 def test_modules_become_models(model):
     again = from_transformers(to_transformers(model), "copy")
-    assert again.spec == model.spec and again.name == "copy"
+    assert again.graph == model.graph and again.name == "copy"
     assert set(again.tensors) == set(model.tensors)
     assert all((again.tensors[n] == model.tensors[n]).all() for n in model.tensors)
 

@@ -9,7 +9,6 @@ import tiny_models
 
 import rf8
 from rf8 import gg
-from rf8.checkpoint.architecture import is_matrix
 from rf8.cli import main
 from rf8.errors import DataError
 from rf8.gg import reshape
@@ -37,7 +36,7 @@ def test_groups(folder, group, count):
         model, shape=1.0, step=2.0**-6, min_count=0.01, group=group
     )
     assert len(changes) == count
-    names = {n for n in model.tensors if is_matrix(n)}
+    names = set(model.matrices())
     assert {n for done in changes for n in done.names} == names
     for done in changes:
         values = np.concatenate([result.tensors[n].ravel() for n in done.names])

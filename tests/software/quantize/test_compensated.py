@@ -9,7 +9,6 @@ import torch
 import rf8
 from golden.format import INTEGERS
 from golden.format_torch import decode, is_valid, row_bias
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError
 from rf8.quantize import compensated
@@ -112,7 +111,7 @@ def test_whole_model(model, tmp_path):
     )
     assert result.span == 16 and result.method == "compensated"
     assert [s[1:] for s in steps] == [(0, 3), (1, 3), (2, 3)]
-    matrices = {n for n in model.tensors if is_matrix(n)}
+    matrices = set(model.matrices())
     assert {r.name for r in reports} == matrices
     for name, tensor in result.tensors.items():
         assert isinstance(tensor, RF8Tensor) == (name in matrices)

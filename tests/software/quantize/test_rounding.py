@@ -3,7 +3,6 @@ import pytest
 
 import rf8
 from golden.format import decode, encode, row_bias
-from rf8.checkpoint.architecture import is_matrix
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError
@@ -15,8 +14,8 @@ def test_matrices_become_rf8_by_row(checkpoint, rounding):
     model = load_model(checkpoint)
     result = quantize(model, rounding=rounding)
     for name, tensor in result.tensors.items():
-        assert isinstance(tensor, RF8Tensor) == is_matrix(name)
-        if is_matrix(name):
+        assert isinstance(tensor, RF8Tensor) == (name in model.matrices())
+        if name in model.matrices():
             values = model.tensors[name]
             bias = row_bias(values, rounding=rounding)
             assert (tensor.codes == encode(values, bias[:, None], rounding=rounding)).all()

@@ -1,26 +1,29 @@
 """Throughput of whole models, from one layer and two, against what sessions measure."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
 from golden.config import get_config
+from rf8.checkpoint.huggingface import graph_of
 from rf8.compiler.driver import compile
 from rf8.errors import DataError
-from rf8.report.throughput import MODELS, Point, measure, model_counters, whole_counters, zero_model
+from rf8.report.throughput import Point, measure, model_counters, whole_counters, zero_model
 from rf8.runtime.session import Session
 from sim.rtl import MemoryModel
 
 TINY = get_config("tiny")
-SMALL = replace(MODELS["default"], layers=4, width=24, heads=4, inner=40, vocab=50, context=40)
+SMALL = {
+    "model_type": "gpt2", "n_layer": 4, "n_embd": 24, "n_head": 4, "n_inner": 40, "vocab_size": 50,
+    "n_positions": 40,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("columns", "head"), [(1, True), (2, False)])
 def test_layers_are_alike(columns, head):
     """What is told from one layer and two is what four take on the RTL."""
     told = whole_counters(SMALL, columns, head, 20, TINY, 23)
-    program = compile(zero_model(SMALL, 16), TINY)
+    program = compile(zero_model(graph_of(SMALL, "small"), 16), TINY)
     with Session(program, "rtl", memory=MemoryModel(latency=23)) as session:
         found = Counter(session.run_at(20, [0] * columns, head))
     assert all(told[name] == found[name] for name in ("read_weights", "written"))
@@ -55,4 +58,4 @@ def test_records():
 
 def test_models_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="dot products of 1025 elements"):
-        model_counters(replace(SMALL, inner=1025), 1, True, 0, TINY, 60)
+        model_counters(graph_of({**SMALL, "n_inner": 1025}, "m"), 1, True, 0, TINY, 60)

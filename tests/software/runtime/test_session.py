@@ -1,5 +1,6 @@
 """Whole models: golden against float, RTL against golden, and what users get wrong."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,12 +13,12 @@ from golden.config import CONFIGS
 from golden.interface import RunResult
 from golden.isa import ErrorCode, Opcode
 from golden.machine import GoldenMachine
-from rf8.checkpoint.architecture import is_conv1d
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from rf8.evaluation.approximate import approximated
 from rf8.evaluation.reference import Transformer
+from rf8.graph.ir import Attention, Graph
 from rf8.runtime.sampler import Sampler
 from rf8.runtime.session import Session
 from sim.rtl import MemoryModel
@@ -61,13 +62,13 @@ def with_rf8_weights(model, quantized):
         if isinstance(tensor, RF8Tensor):
             values = torch.from_numpy(tensor.decode())
             key = name if name == "lm_head.weight" else f"transformer.{name}"
-            state[key].copy_(values.T if is_conv1d(name) else values)
+            state[key].copy_(values.T if name in quantized.graph.turned() else values)
     return model
 
 
-def float_logits(module, spec, ids):
+def float_logits(module, graph, ids):
     """Logits in float32, but for keys and values in RF8: their rounding is no small error."""
-    with torch.no_grad(), approximated(module, spec, {"kv"}):
+    with torch.no_grad(), approximated(module, graph, {"kv"}):
         return module(torch.tensor([ids])).logits[0].numpy()
 
 
@@ -79,7 +80,7 @@ def test_golden_is_close_to_float(tmp_path, changes):
     model, quantized, program = compiled(tmp_path, **changes)
     ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
     ours = Session(program).forward(ids)
-    exact = float_logits(with_rf8_weights(model, quantized), quantized.spec, ids)
+    exact = float_logits(with_rf8_weights(model, quantized), quantized.graph, ids)
     assert ours.shape == exact.shape
     assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
 
@@ -89,14 +90,21 @@ def test_golden_llama_is_close_to_float(case):
     model = llama(**LLAMAS[case])
     ids = [3, 1, 4, 1, 5, 9, 2, 6, 100]
     ours = Session(rf8.compile(model, config="tiny")).forward(ids)
-    exact = float_logits(to_transformers(model), model.spec, ids)
+    exact = float_logits(to_transformers(model), model.graph, ids)
     assert np.abs(ours - exact).max() < 1e-3 * np.abs(exact).max()
 
 
 def test_both_pairings_of_rotary_positions():
     """Interleaved pairs are halves with the rows of queries and keys in another order."""
     model = llama()
-    turned = llama(rope_interleaved=True)
+    turned = llama()
+    ops = [
+        replace(op, rotary=replace(op.rotary, pairing="neighbours"))
+        if isinstance(op, Attention)
+        else op
+        for op in turned.graph.ops
+    ]
+    turned.graph = Graph(tuple(ops), turned.graph.context)
     order = np.arange(10).reshape(2, 5).T.reshape(-1)  # 0, 5, 1, 6, ...
     for name, tensor in turned.tensors.items():
         if "q_proj" in name or "k_proj" in name:
@@ -241,7 +249,7 @@ def test_context_limits(image):
     program = rf8.Program.load(image)
     session = Session(program)
     context = program.context
-    assert context == program.spec.context
+    assert context == 24
     assert len(session.generate(list(range(context)), 1)) == context + 1
     assert len(session.generate([1], context)) == context + 1
     for prompt, new in ((context + 1, 0), (context, 2), (1, context + 1)):
@@ -417,7 +425,7 @@ def test_a_position_past_the_context_stops_the_machine(image, backend):
             with pytest.raises(MachineStopped, match=r"POSITION at 0x\w+ in w[tp]e: LOAD"):
                 session.run_at(position, [1], True)
         with pytest.raises(MachineStopped, match=r"POSITION at 0x\w+ in w[tp]e: LOAD"):
-            session.run_at(0, [program.spec.vocab], True)
+            session.run_at(0, [program.vocab], True)
         session.reset()
         assert (session.append([1]) == good).all()
 
