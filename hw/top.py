@@ -27,7 +27,8 @@ from .vector.unit import VectorUnit
 class Accelerator(wiring.Component):
     """The RF8 accelerator.
 
-    A reset lasts two cycles at least: that of the units follows a cycle later.
+    A reset lasts two cycles at least: that of the units follows a cycle later. Bus and memory are
+    reset with the machine: the answer to a burst of before would be taken for one to the next run.
 
     Ports
     -----
