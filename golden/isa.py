@@ -100,7 +100,8 @@ class Function(enum.IntEnum):
     """What a VECTOR instruction computes of elements a (`src`) and b (`other`): y.
 
     S is ``2**(shift + amount)``, the second only with AMOUNT; rounding is half to even. y saturates
-    to `k` bits where nothing else is said.
+    to `k` bits where nothing else is said; where that is 32, the counter `saturated` tells how many
+    elements did.
     """
 
     SHIFT = 0

@@ -47,7 +47,7 @@ class Unit:
             count=count, src=src, dst=dst or 0, **fields,
         )  # fmt: skip
         isa.check(instruction, self.config)
-        execute(instruction, self.scratch, self.registers, self.position, self.config)
+        return execute(instruction, self.scratch, self.registers, self.position, self.config)
 
     def register(self, name, segment=0):
         return getattr(self.registers, name)[: self.columns, segment].tolist()
@@ -87,6 +87,41 @@ def computed(function, a, b=(), **fields):
 )  # fmt: skip
 def test_functions_by_hand(function, a, b, fields, expected):
     assert computed(function, a, b, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "a", "b", "fields", "saturated"),
+    [
+        (Function.SHIFT, [3, -3, 1 << 30, -1 << 29, -1 << 30], [], {"shift": 2}, 2),
+        (Function.SHIFT, [300, -300, 127], [], {"k": 8}, 0),
+        (Function.SHIFT, [LARGEST, SMALLEST], [], {"k": 31}, 0),
+        (Function.SHIFT, [1, 0, -3], [], {"shift": 63, "output": Output.BLOCK}, 2),
+        (Function.ADD, [LARGEST, 5, SMALLEST], [1, -9, 0], {}, 1),
+        (Function.SCALE, [1 << 20, -5], [], {"immediate": 1 << 30, "flags": Flag.IMMEDIATE}, 2),
+        (Function.SQUARE, [LARGEST, SMALLEST], [], {"output": Output.NONE}, 0),
+        (Function.ANGLE, [1 << 30, LARGEST], [LARGEST, LARGEST], {}, 0),
+        (Function.EXP2, [0, -5], [], {}, 0),
+    ],
+)  # fmt: skip
+def test_what_counts_as_saturated(function, a, b, fields, saturated):
+    unit = Unit()
+    unit.put(0, a)
+    unit.put(100, b or [0])
+    assert unit.run(function, len(a), 0, 200, **{"other": 100} | fields) == saturated
+
+
+def test_elements_past_the_length_do_not_count_as_saturated():
+    unit = Unit(columns=2, position=1)
+    unit.put(0, [LARGEST] * 3)
+    fields = {"flags": Flag.LENGTH, "shift": 1, "segments": 2}
+    assert unit.run(Function.SHIFT, 3, 0, 200, **fields) == 2 * (2 + 3)
+
+
+def test_turned_pairs_count_as_saturated():
+    unit = Unit()
+    unit.put(0, [SMALLEST, SMALLEST, 5, 5])
+    unit.put(50, [65536] * 8)
+    assert unit.run(Function.ROTATE, 4, 0, 100, other=50, k=1, immediate=1, shift=-16) == 2
 
 
 def test_pairs_turn_by_hand():
