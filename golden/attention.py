@@ -111,12 +111,22 @@ def exponentials(score: Int64, seen: NDArray[np.bool_]) -> Int64:
 _AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache
 
 
-def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int = 16) -> Int64:
+def attention(
+    q: Int64,
+    k: Int64,
+    v: Int64,
+    cache: KVCache,
+    bits: int,
+    span: int = 16,
+    *,
+    window: int | None = None,
+) -> Int64:
     """Causal self-attention of T new tokens: q [T, H, W], k, v [T, G, W] Q16 to [T, H, W] Q16.
 
     Appends the new keys and values to ``cache``; H/G query heads share a key-value head. Every
     product is one of the array: RF8 weights, a block of ``bits`` bits as activations, an exact
-    sum, requantised to Q16.
+    sum, requantised to Q16. With ``window`` a token sees so many positions, the last of them its
+    own, and no others.
 
     - Queries take the factor log2(e)/sqrt(W), QUERY_FRAC fraction bits, and become a block.
     - A position's score is the product with both codes of its key; weights are its
@@ -152,7 +162,11 @@ def attention(q: Int64, k: Int64, v: Int64, cache: KVCache, bits: int, span: int
         exponent = by_group(query.exponent[part]) + key_bias[..., :p]
         score = requantize(dots, exponent + _CODE_SHIFT)
         last = np.repeat(before + first + np.arange(count), heads // groups)
-        weight = exponentials(score, np.arange(p) <= last[:, None])
+        places, last = np.arange(p), last[:, None]
+        seen = places <= last
+        if window is not None:
+            seen &= places > last - window
+        weight = exponentials(score, seen)
         inverse, size = reciprocal(weight.sum(axis=-1, keepdims=True))
 
         lifted = np.where(weight > 0, bit_length(weight) + value_bias[..., :p], -128)

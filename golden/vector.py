@@ -8,7 +8,7 @@ SHIFT_EACH and LENGTHS) saturate to int8; b of ROTATE is its low 18 bits, signed
 The counter `saturated` counts, each time an instruction runs, the elements of y that saturate to 32
 bits: of every function but SQUARE and ANGLE with `k` 32, and of ROTATE, whatever becomes of y then.
 What saturates to fewer bits does so by design and does not count, nor do registers and elements
-past a column's length.
+outside a column's length or window.
 """
 
 from __future__ import annotations
@@ -95,8 +95,10 @@ def execute(
     columns, lengths = i.column, positions.lengths(i, position)[:, None]
     length = int(lengths[-1, 0])
     seen: NDArray[np.bool_] | None = None
-    if lengths[0, 0] < length:
-        seen = (np.arange(length) < lengths)[:, None]
+    starts = positions.starts(i, position)[:, None]
+    if lengths[0, 0] < length or starts.any():
+        index = np.arange(length)
+        seen = ((starts <= index) & (index < lengths))[:, None]
     words = -(-length // config.results_per_word)
     elements = scratch.view("<i4")
     segments = np.arange(i.segments)[:, None]
@@ -207,8 +209,8 @@ def _reduce(
     # Of SQUARE, whose values are wider, only the sum is of use.
     narrow = wrapped(y, RESULT_BITS)
     registers.peak[active] = np.abs(narrow).max(axis=-1)
-    lowest = np.int64(-1) << np.int64(RESULT_BITS - 1)
-    masked = narrow if seen is None else np.where(seen, narrow, lowest)
+    below_all = np.int64(-1) << np.int64(RESULT_BITS)
+    masked = narrow if seen is None else np.where(seen, narrow, below_all)
     registers.top[active] = masked.max(axis=-1)
     where: Int64 = masked.argmax(axis=-1)
     return where
