@@ -45,8 +45,9 @@ def shift_round_half_even(value: Int64, right: Int64 | int) -> Int64:
     return np.where(amount > 62, np.int64(0), rounded)
 
 
-def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
-    """``clamp32(round_half_even(dot * 2**scale) + bias)``.
+def rescale(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
+    """``round_half_even(dot * 2**scale) + bias``, or, where that is far out of the range of 32
+    bits, another value out of it on the same side.
 
     Parameters
     ----------
@@ -60,5 +61,9 @@ def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
     left = np.clip(exponent, 0, GUARD_BITS)
     first = np.minimum(left, 28)
     scaled = saturate(small << first, GUARD_BITS)
-    scaled = saturate(scaled << (left - first), GUARD_BITS)
-    return saturate(scaled + bias, RESULT_BITS)
+    return saturate(scaled << (left - first), GUARD_BITS) + bias
+
+
+def requantize(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
+    """``clamp32(round_half_even(dot * 2**scale) + bias)``; parameters as of `rescale`."""
+    return saturate(rescale(dot, scale, bias), RESULT_BITS)

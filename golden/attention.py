@@ -118,13 +118,16 @@ def attention(
     cache: KVCache,
     bits: int,
     span: int = 16,
+    *,
     scale: float | None = None,
+    window: int | None = None,
 ) -> Int64:
     """Causal self-attention of T new tokens: q [T, H, W], k, v [T, G, W] Q16 to [T, H, W] Q16.
 
     Appends the new keys and values to ``cache``; H/G query heads share a key-value head. Every
     product is one of the array: RF8 weights, a block of ``bits`` bits as activations, an exact
-    sum, requantised to Q16.
+    sum, requantised to Q16. With ``window`` a token sees so many positions, the last of them its
+    own, and no others.
 
     - Queries take the factor log2(e) * ``scale``, by default 1/sqrt(W), QUERY_FRAC fraction bits,
       and become a block.
@@ -161,7 +164,11 @@ def attention(
         exponent = by_group(query.exponent[part]) + key_bias[..., :p]
         score = requantize(dots, exponent + _CODE_SHIFT)
         last = np.repeat(before + first + np.arange(count), heads // groups)
-        weight = exponentials(score, np.arange(p) <= last[:, None])
+        places, last = np.arange(p), last[:, None]
+        seen = places <= last
+        if window is not None:
+            seen &= places > last - window
+        weight = exponentials(score, seen)
         inverse, size = reciprocal(weight.sum(axis=-1, keepdims=True))
 
         lifted = np.where(weight > 0, bit_length(weight) + value_bias[..., :p], -128)

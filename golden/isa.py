@@ -80,6 +80,9 @@ class Flag(enum.IntFlag):
     """VECTOR: the register `amount` is added to `shift`."""
     IMMEDIATE = 64
     """VECTOR: the factor is `immediate`, not the register."""
+    WINDOW = 128
+    """VECTOR, SHIFT or EXP2 with LENGTH: of each column only the last `immediate` elements count,
+    1 or more; those before them become zero."""
 
 
 INDEXED = Flag.INDEX | Flag.TOKEN
@@ -89,7 +92,7 @@ FLAGS: dict[Opcode, Flag] = {
     Opcode.MATMUL: Flag.BIAS | Flag.LENGTH | Flag.LENGTH_K,
     Opcode.LOAD: Flag.LENGTH | Flag.INDEX | Flag.TOKEN,
     Opcode.STORE: Flag.INDEX,
-    Opcode.VECTOR: Flag.LENGTH | Flag.AMOUNT | Flag.IMMEDIATE,
+    Opcode.VECTOR: Flag.LENGTH | Flag.AMOUNT | Flag.IMMEDIATE | Flag.WINDOW,
     Opcode.FENCE: Flag(0),
     Opcode.HALT: Flag(0),
 }
@@ -100,7 +103,8 @@ class Function(enum.IntEnum):
     """What a VECTOR instruction computes of elements a (`src`) and b (`other`): y.
 
     S is ``2**(shift + amount)``, the second only with AMOUNT; rounding is half to even. y saturates
-    to `k` bits where nothing else is said.
+    to `k` bits where nothing else is said; where that is 32, the counter `saturated` tells how many
+    elements did.
     """
 
     SHIFT = 0
@@ -350,6 +354,9 @@ READS_OTHER = {
 }
 """The functions with an operand b."""
 
+WINDOWED = {Function.SHIFT, Function.EXP2}
+"""The functions that may have a window."""
+
 
 def check(instruction: Instruction, config: AccelConfig) -> None:
     """Raise `IllegalInstruction` where the machine of ``config`` would stop at ``instruction``."""
@@ -416,6 +423,10 @@ def _check_vector(i: Instruction, config: AccelConfig, need: Callable[[bool, str
         need(0 < i.immediate <= depth, f"immediate must be 1 to {depth}")
     else:
         need(2 <= i.k <= RESULT_BITS, f"k must be 2 to {RESULT_BITS} bits")
+    if i.flags & Flag.WINDOW:
+        need(i.function in WINDOWED, "WINDOW is for SHIFT and EXP2 only")
+        need(bool(i.flags & Flag.LENGTH), "WINDOW needs LENGTH")
+        need(i.immediate > 0, "immediate, the window, must be above 0")
     if i.output == Output.TOP:
         need(not rotate, "TOP is not for ROTATE")
         need(config.results_per_word > 1, "TOP needs words of two elements or more")

@@ -24,7 +24,8 @@ MEANINGS: dict[isa.Opcode, str] = {
     "of the first element of the first word, then of all elements of the words after it.",
     isa.Opcode.VECTOR: "For each of the first `column` columns and each segment, `function` of "
     "`count` elements at `src` (and `other`), written from `dst` on as `output` says; then "
-    "`after`. Elements past a column's length become zero and count for nothing. What comes of "
+    "`after`. Elements past a column's length, or before its window, become zero and count for "
+    "nothing. What comes of "
     "sources that overlap the destination is not defined, unless they are the same and `output` "
     "is WORDS.",
     isa.Opcode.FENCE: "Instructions after it, and their weight streams, are fetched only when all "

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden import isa, vector
-from golden.arith import EXACT_FLOAT64, Int64, requantize
-from golden.config import MAX_SIGNIFICAND, AccelConfig
+from golden.arith import EXACT_FLOAT64, Int64, rescale, saturate
+from golden.config import MAX_SIGNIFICAND, RESULT_BITS, AccelConfig
 from golden.format import INTEGERS
 from golden.interface import RunResult
 from golden.isa import INDEXED, ErrorCode, Instruction, Opcode
@@ -27,7 +27,7 @@ _INDEXED = int(INDEXED)
 Engine = Literal["numpy", "torch"]
 
 
-COUNTED = ("read_weights", "written", "slices", "column_slices", "instructions")
+COUNTED = ("read_weights", "written", "slices", "column_slices", "saturated", "instructions")
 """What this machine counts: counters of the hardware, and ``instructions`` that were begun."""
 
 
@@ -159,7 +159,8 @@ class GoldenMachine:
         elif i.opcode is Opcode.MATMUL:
             self._matmul(i)
         elif i.opcode is Opcode.VECTOR:
-            vector.execute(i, self.scratch, self.registers, self._position, self.config)
+            state = (self.scratch, self.registers, self._position, self.config)
+            self._counters["saturated"] += vector.execute(i, *state)
         return i.opcode is Opcode.HALT
 
     def _load(self, i: Instruction, lane: int) -> None:
@@ -232,8 +233,10 @@ class GoldenMachine:
         mantissas = np.ascontiguousarray(blocks[:, 1:]).reshape(i.column, -1).view(kind)[:, : i.k]
         dots = self._product.matmul(tiles.weights, mantissas.T.astype(np.float64))  # [N, columns]
         scale = tiles.exponents[:, None] + exponents + i.shift
-        results = requantize(dots, scale, tiles.bias[:, None]).astype("<i4")
-        words = np.ascontiguousarray(results.T).view(np.uint8)
+        exact = rescale(dots, scale, tiles.bias[:, None])
+        results = saturate(exact, RESULT_BITS)
+        self._counters["saturated"] += int(np.count_nonzero(results != exact))
+        words = np.ascontiguousarray(results.astype("<i4").T).view(np.uint8)
         words = words.reshape(i.column, -1, config.bus_bytes)
         self.scratch[: i.column, i.dst : i.dst + words.shape[1]] = words
         self._counters["read_weights"] += stream_beats(i, config)

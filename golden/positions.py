@@ -1,7 +1,7 @@
 """Positions: what an instruction means for the tokens that a program runs for.
 
 The host sets the position of the token in column 0, and the token of each column, before it starts
-a program; column c holds the token at ``position + c``. Four flags make an instruction depend on
+a program; column c holds the token at ``position + c``. Five flags make an instruction depend on
 them (see `golden.isa.Flag`):
 
 - LENGTH makes ``count`` a capacity: of MATMUL in tiles of ``rows`` positions, of LOAD in words of
@@ -9,6 +9,8 @@ them (see `golden.isa.Flag`):
   seen: ``position + columns`` by the last column of a MATMUL or VECTOR, ``position + column + 1``
   by the column of a LOAD. Columns of a VECTOR differ: `lengths`.
 - LENGTH_K does the same for ``k`` of a MATMUL, in slices of one position.
+- WINDOW leaves of a VECTOR with LENGTH only the last ``immediate`` elements of each column:
+  `starts`. What else takes a column's length, as the divisor of a mean does, takes all of it.
 - INDEX takes the column's position, TOKEN its token as the index of a LOAD or STORE. It must be
   below ``immediate``. Its low ``shift`` bits choose the lane of each beat; what is above them moves
   the address by ``k`` beats each.
@@ -29,7 +31,7 @@ from golden.isa import INDEXED, Flag, Instruction, Opcode
 
 # Operations on Flag itself take ten times as long as on int.
 _LENGTH, _LENGTH_K, _TOKEN = int(Flag.LENGTH), int(Flag.LENGTH_K), int(Flag.TOKEN)
-_INDEXED = int(INDEXED)
+_INDEXED, _WINDOW = int(INDEXED), int(Flag.WINDOW)
 
 
 @dataclass(frozen=True)
@@ -80,3 +82,10 @@ def lengths(i: Instruction, position: int) -> Int64:
     if i.flags & _LENGTH:
         return position + 1 + np.arange(i.column, dtype=np.int64)
     return np.full(i.column, i.count, np.int64)
+
+
+def starts(i: Instruction, position: int) -> Int64:
+    """The first element of each column of a VECTOR that counts, [columns]: 0 without WINDOW."""
+    if i.flags & _WINDOW:
+        return np.maximum(lengths(i, position) - i.immediate, 0)
+    return np.zeros(i.column, np.int64)

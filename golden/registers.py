@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # The control registers (AXI4-Lite, 32 bits each): name -> (byte offset, meaning). Counters are 64
 # bits, low word first, cleared by a start.
-IDENTITY = 0x52463803
+IDENTITY = 0x52463804
 
 
 REGISTERS: dict[str, tuple[int, str]] = {
@@ -35,6 +35,7 @@ COUNTERS: dict[str, str] = {
     "read_weights": "bus beats read by the weight fetch",
     "read_other": "bus beats read by instruction fetch and LOAD",
     "written": "bus beats written",
+    "saturated": "results of MATMUL and of VECTOR that saturated to 32 bits (`golden.vector`)",
 }
 """Counters from offset 0x40 on, in this order, eight bytes each: name -> meaning."""
 

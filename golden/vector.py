@@ -4,6 +4,11 @@ A column has a set of `Registers` for each segment. ``sum`` wraps at ``SUM_BITS`
 saturates at +-``AMOUNT_MAX``, and so does the whole exponent of two by which a value is scaled;
 ``exponent`` saturates to int8, ``factor`` to 32 bits. Exponents that come as elements (b of
 SHIFT_EACH and LENGTHS) saturate to int8; b of ROTATE is its low 18 bits, signed.
+
+The counter `saturated` counts, each time an instruction runs, the elements of y that saturate to 32
+bits: of every function but SQUARE and ANGLE with `k` 32, and of ROTATE, whatever becomes of y then.
+What saturates to fewer bits does so by design and does not count, nor do registers and elements
+outside a column's length or window.
 """
 
 from __future__ import annotations
@@ -81,16 +86,19 @@ def execute(
     registers: Registers,
     position: int,
     config: AccelConfig,
-) -> None:
+) -> int:
     """Run a legal VECTOR instruction on ``scratch`` [cols, words, bus_bytes] and the registers.
 
-    ``position``: of column 0. With LENGTH it must not be far (`golden.positions`).
+    Gives what it adds to the counter `saturated`. ``position``: of column 0. With LENGTH it must
+    not be far (`golden.positions`).
     """
     columns, lengths = i.column, positions.lengths(i, position)[:, None]
     length = int(lengths[-1, 0])
     seen: NDArray[np.bool_] | None = None
-    if lengths[0, 0] < length:
-        seen = (np.arange(length) < lengths)[:, None]
+    starts = positions.starts(i, position)[:, None]
+    if lengths[0, 0] < length or starts.any():
+        index = np.arange(length)
+        seen = ((starts <= index) & (index < lengths))[:, None]
     words = -(-length // config.results_per_word)
     elements = scratch.view("<i4")
     segments = np.arange(i.segments)[:, None]
@@ -121,9 +129,11 @@ def execute(
         exponent = i.shift + registers.amount[active][..., None]
     top = registers.top[active][..., None]
     places = position + np.arange(columns)[:, None, None]
-    y = _compute(i, y, b, factor, exponent, top, places, config)
+    exact, bits = _compute(i, y, b, factor, exponent, top, places, config), y_bits(i)
+    y = exact if bits is None else saturate(exact, bits)
+    saturated = (y != exact) & (bits == RESULT_BITS)
     if seen is not None:
-        y = np.where(seen, y, 0)
+        y, saturated = np.where(seen, y, 0), saturated & seen
     where = _reduce(y, seen, registers, active)
     _after(i, registers, active, lengths, config)
     if i.output == Output.TOP:
@@ -132,6 +142,14 @@ def execute(
         elements[:columns, i.dst + i.dst_stride * segments[:, 0]] = pair
     else:
         _write(i, y, elements, registers, config)
+    return int(np.count_nonzero(saturated))
+
+
+def y_bits(i: Instruction) -> int | None:
+    """To how many bits y saturates; None where it does not (SQUARE, ANGLE)."""
+    if i.function in (Function.SQUARE, Function.ANGLE):
+        return None
+    return RESULT_BITS if i.function == Function.ROTATE else i.k
 
 
 def _compute(
@@ -144,6 +162,8 @@ def _compute(
     position: Int64,
     config: AccelConfig,
 ) -> Int64:
+    """y before it saturates, or, where it is far out of the range of 32 bits, another value out of
+    it on the same side."""
     function = Function(i.function)
     match function:
         case Function.SQUARE:
@@ -151,32 +171,31 @@ def _compute(
         case Function.ANGLE:
             return wrapped(a * position + b, RESULT_BITS)
         case Function.SHIFT:
-            y = scaled(a, exponent)
+            return scaled(a, exponent)
         case Function.SHIFT_EACH:
-            y = scaled(a, exponent + saturate(b, 8))
+            return scaled(a, exponent + saturate(b, 8))
         case Function.SCALE:
-            y = scaled(a * factor, exponent)
+            return scaled(a * factor, exponent)
         case Function.MULTIPLY:
-            y = scaled(a * b, exponent)
+            return scaled(a * b, exponent)
         case Function.ADD:
-            y = scaled(a, exponent) + b
+            return scaled(a, exponent) + b
         case Function.SUBTRACT:
-            y = scaled(a, exponent) - factor
+            return scaled(a, exponent) - factor
         case Function.ROTATE:
-            return saturate(scaled(a, exponent), RESULT_BITS)
+            return scaled(a, exponent)
         case Function.EXP2:
-            y = layers.exp2_below(np.maximum(top - a, 0))
+            return layers.exp2_below(np.maximum(top - a, 0))
         case Function.LENGTHS:
-            y = np.where(a > 0, bit_length(np.maximum(a, 0)) + saturate(b, 8), -128)
+            return np.where(a > 0, bit_length(np.maximum(a, 0)) + saturate(b, 8), -128)
         case Function.SINE:
-            y = layers.sine(a)
+            return layers.sine(a)
         case Function.CODE:
-            y = code_of(a, config.span)
+            return code_of(a, config.span)
         case Function.RESIDUE:
-            y = a - (INTEGERS[code_of(a, config.span)].astype(np.int64) << (CODE_FRAC - 4))
+            return a - (INTEGERS[code_of(a, config.span)].astype(np.int64) << (CODE_FRAC - 4))
         case _:
-            y = layers.activate(a, _ACTIVATIONS[function])
-    return saturate(y, i.k)
+            return layers.activate(a, _ACTIVATIONS[function])
 
 
 def _reduce(
@@ -190,8 +209,8 @@ def _reduce(
     # Of SQUARE, whose values are wider, only the sum is of use.
     narrow = wrapped(y, RESULT_BITS)
     registers.peak[active] = np.abs(narrow).max(axis=-1)
-    lowest = np.int64(-1) << np.int64(RESULT_BITS - 1)
-    masked = narrow if seen is None else np.where(seen, narrow, lowest)
+    below_all = np.int64(-1) << np.int64(RESULT_BITS)
+    masked = narrow if seen is None else np.where(seen, narrow, below_all)
     registers.top[active] = masked.max(axis=-1)
     where: Int64 = masked.argmax(axis=-1)
     return where

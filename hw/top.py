@@ -27,7 +27,8 @@ from .vector.unit import VectorUnit
 class Accelerator(wiring.Component):
     """The RF8 accelerator.
 
-    A reset lasts two cycles at least: that of the units follows a cycle later.
+    A reset lasts two cycles at least: that of the units follows a cycle later. Bus and memory are
+    reset with the machine: the answer to a burst of before would be taken for one to the next run.
 
     Ports
     -----
@@ -153,6 +154,8 @@ class Accelerator(wiring.Component):
         matmul, array, writeback = units["matmul"], units["array"], units["writeback"]
         fetch, weights, vector = units["fetch"], units["weights"], units["vector"]
         counts, columns = control.counts, sequencer.matmul.operands.column
+        # The unit's clock stands still when it is stopped, and with it what it counts.
+        elements = vector.saturated & sequencer.running_vector.replicate(len(vector.saturated))
         m.d.comb += [
             fetch.quiet.eq(sequencer.quiet),
             fetch.stop.eq(sequencer.stop),
@@ -188,4 +191,5 @@ class Accelerator(wiring.Component):
             counts.read_weights.eq(weights.memory.beat),
             counts.read_other.eq(Cat(fetch.memory.beat, load.memory.beat).any()),
             counts.written.eq(self.m_axi_wvalid & self.m_axi_wready),
+            counts.saturated.eq(writeback.saturated + elements),
         ]

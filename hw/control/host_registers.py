@@ -25,7 +25,8 @@ class HostRegisters(wiring.Component):
     """The register map of `golden.registers`, on AXI4-Lite.
 
     An unknown address reads as zero; writes to it are ignored. A write is taken when its address
-    and data are both there; byte strobes are ignored (registers are whole words).
+    and data are both there. It changes the bytes that its strobes choose; without any it is
+    answered and does nothing.
 
     Ports
     -----
@@ -122,6 +123,7 @@ class HostRegisters(wiring.Component):
         controls = Signal()
         address = Signal(10, reset_less=True)
         word = Signal(32, reset_less=True)
+        strobes = Signal(4, reset_less=True)
         control = REGISTERS["CONTROL"][0] >> 2
         m.d.comb += [
             taken.eq(axi.awvalid & axi.wvalid & ~axi.bvalid & ~write),
@@ -133,27 +135,35 @@ class HostRegisters(wiring.Component):
         ]
         m.d.sync += [
             write.eq(taken),
-            controls.eq(taken & (axi.awaddr[2:] == control)),
+            controls.eq(taken & (axi.awaddr[2:] == control) & axi.wstrb[0]),
             address.eq(axi.awaddr[2:]),
             word.eq(axi.wdata),
+            strobes.eq(axi.wstrb),
         ]
+
+        def put(register) -> None:
+            for first in range(0, len(register), 8):
+                byte = register[first : first + 8]
+                with m.If(strobes[first // 8]):
+                    m.d.sync += byte.eq(word[first:])
+
         with m.If(axi.bready):
             m.d.sync += axi.bvalid.eq(0)
         with m.If(write):
             m.d.sync += axi.bvalid.eq(1)
             with m.Switch(address):
                 with m.Case(REGISTERS["PROGRAM"][0] >> 2):
-                    m.d.sync += self.job.program.eq(word)
+                    put(self.job.program)
                 with m.Case(REGISTERS["WATCHDOG"][0] >> 2):
-                    m.d.sync += self.job.watchdog.eq(word)
+                    put(self.job.watchdog)
                 with m.Case(REGISTERS["INTERRUPT"][0] >> 2):
-                    m.d.sync += enabled.eq(word[0])
+                    put(enabled)
                 with m.Case(REGISTERS["POSITION"][0] >> 2):
-                    m.d.sync += self.position.eq(word)
+                    put(self.position)
                 with m.Case(REGISTERS["TOKEN_COLUMN"][0] >> 2):
-                    m.d.sync += token_column.eq(word)
+                    put(token_column)
                 with m.Case(REGISTERS["TOKEN"][0] >> 2):
-                    m.d.sync += token_column.eq(token_column + 1)
+                    m.d.sync += token_column.eq(token_column + strobes.any())
                     for column in range(config.cols):
                         with m.If(token_column == column):
-                            m.d.sync += self.tokens[column].eq(word)
+                            put(self.tokens[column])

@@ -6,7 +6,18 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
-from golden.isa import FIELDS, FLAGS, SEGMENTS, USES, After, Flag, Function, Opcode, Output
+from golden.isa import (
+    FIELDS,
+    FLAGS,
+    SEGMENTS,
+    USES,
+    WINDOWED,
+    After,
+    Flag,
+    Function,
+    Opcode,
+    Output,
+)
 
 from ..lib.instruction import INDEXED, OPERANDS, holds
 
@@ -96,6 +107,8 @@ class Rules(wiring.Component):
         no_pairs = (o.k == 0) | ((o.k & k_less) != 0)
         rest = (o.count & (o.k | k_less)) != 0
         period = (o.immediate <= 0) | (o.immediate > self.config.scratch_words)
+        apart = ~Cat(o.function == function for function in WINDOWED).any()
+        no_window = apart | ~holds(o.flags, Flag.LENGTH) | (o.immediate <= 0)
         for kind in (Function, After, Output):
             assert list(kind) == list(range(len(kind)))
         return [
@@ -105,5 +118,6 @@ class Rules(wiring.Component):
             (o.segments == 0) | (o.segments > SEGMENTS),
             rotate & (no_pairs | rest | period),
             ~rotate & ((o.k < 2) | (o.k > RESULT_BITS)),
+            holds(o.flags, Flag.WINDOW) & no_window,
             (o.output == Output.TOP) & (rotate | (self.config.results_per_word == 1)),
         ]

@@ -1,10 +1,13 @@
-"""The two adders that lanes are made of, in a form that each target maps to one carry chain.
+"""The two adders that lanes are made of, in a form that each target maps to one carry chain; and a
+count of bits.
 
 A carry chain has inputs to spare: on ECP5 a bit of a chain is a look-up table of four inputs, of
 which a plain adder uses two. Synthesis does not find that by itself, so the two patterns that lanes
 need are modules of their own in the Verilog (`VERILOG`): plain expressions, or, with ``RF8_ECP5``
 defined, cells of that family. For Amaranth's own simulator they stay expressions.
 """
+
+from itertools import zip_longest
 
 from amaranth.hdl import Instance, Mux, Signal, Value, signed
 
@@ -65,6 +68,15 @@ def add_choice(m, platform, name, a0, a1, select, b):
     else:
         m.d.comb += y.eq(Mux(select, a1, a0) + b)
     return y
+
+
+def count_ones(bits):
+    """How many of ``bits`` are high, by a tree of adders."""
+    counts = [*bits]
+    while len(counts) > 1:
+        pairs = zip_longest(counts[::2], counts[1::2])
+        counts = [a if b is None else a + b for a, b in pairs]
+    return counts[0]
 
 
 # In a CCU2C the sum of a bit is LUT4(A,B,C,D) ^ carry, and where the table gives 0 the carry out is

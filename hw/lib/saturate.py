@@ -7,9 +7,13 @@ def saturate(value, bits: int):
     """``value`` clamped to a two's-complement number of ``bits`` bits."""
     if len(value) <= bits:
         return value
+    return Mux(fits(value, bits), value[:bits], limit(value[-1], bits)).as_signed()
+
+
+def fits(value, bits: int):
+    """High when ``value``, which is wider, is a two's-complement number of ``bits`` bits."""
     high, sign = value[bits - 1 : -1], value[-1]
-    fits = (high == sign.replicate(len(high))).bool()
-    return Mux(fits, value[:bits], limit(sign, bits)).as_signed()
+    return (high == sign.replicate(len(high))).bool()
 
 
 def limit(sign, bits: int):

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from golden.arith import GUARD_BITS
 from golden.config import RESULT_BITS, AccelConfig
 
-from ..lib.saturate import limit, saturate
+from ..lib.saturate import fits, limit, saturate
 
 
 class Requantizer(wiring.Component):
@@ -24,6 +24,7 @@ class Requantizer(wiring.Component):
     bias (in, signed 32): Layer bias, in units of the result.
     result_valid (out, 1): High when ``result`` is one.
     result (out, signed 32): Fixed point with RESULT_FRAC fraction bits.
+    saturated (out, 1): High when ``result`` is one that the exact value did not fit.
     """
 
     latency = 7
@@ -38,6 +39,7 @@ class Requantizer(wiring.Component):
                 "bias": In(signed(RESULT_BITS)),
                 "result_valid": Out(1),
                 "result": Out(signed(RESULT_BITS)),
+                "saturated": Out(1),
             }
         )
 
@@ -118,8 +120,10 @@ class Requantizer(wiring.Component):
         scaled = Mux(leaves, limit(minus, GUARD_BITS), shifted.as_unsigned()).as_signed()
 
         # 7: saturate, add the layer bias.
+        total = scaled + bias[6]
+        m.d.sync += self.saturated.eq(valid[6] & ~fits(total, RESULT_BITS))
         with m.If(valid[6]):
-            m.d.sync += self.result.eq(saturate(scaled + bias[6], RESULT_BITS))
+            m.d.sync += self.result.eq(saturate(total, RESULT_BITS))
         return m
 
 

@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from golden.config import BIAS_PLANES, RESULT_BITS, AccelConfig
 
+from ..lib.adders import count_ones
 from ..lib.instruction import OPERANDS
 from ..memory.scratchpad import write_each
 from ..memory.weight_fetch import slice_signature
@@ -57,6 +58,8 @@ class Writeback(wiring.Component):
     active (in, cols): A bit for each column: high when it takes part. Constant while results are to
         come.
     write (out, `write_each`): To the scratchpad.
+    saturated (out, log2(cols + 1)): How many results saturated, `latency` cycles after their dot
+        products came.
     idle (out, 1): High when nothing is under way.
     """
 
@@ -74,6 +77,7 @@ class Writeback(wiring.Component):
                 "results": In(array_results(config)),
                 "active": In(config.cols),
                 "write": Out(write_each(config)),
+                "saturated": Out(range(config.cols + 1)),
                 "idle": Out(1),
             }
         )
@@ -138,6 +142,7 @@ class Writeback(wiring.Component):
     def _requantize(self, m, taken, picked) -> None:
         """Each column's results, packed to words."""
         row_exponent = picked[0].as_signed()
+        saturated = []
         for column in range(self.config.cols):
             m.submodules[f"requant{column}"] = requant = Requantizer(self.config)
             scale = Signal(signed(9), name=f"scale{column}")
@@ -153,6 +158,8 @@ class Writeback(wiring.Component):
             with m.If(requant.result_valid):
                 m.d.sync += word.eq(Cat(word[RESULT_BITS:], requant.result))
             m.d.comb += self.write.data[column].eq(word)
+            saturated.append(requant.saturated)
+        m.d.sync += self.saturated.eq(count_ones(saturated))
 
     def _places(self, m, write) -> None:
         """Where the next word goes: one place on, or where the next instruction's begin."""

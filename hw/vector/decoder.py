@@ -56,6 +56,7 @@ CONTROL = data.StructLayout(
         "length": 1,
         "amount": 1,
         "immediate": 1,
+        "window": 1,
     }
 )
 """``<function>``: one bit each."""
@@ -186,5 +187,6 @@ class VectorDecoder(wiring.Component):
             c.length.eq(holds(o.flags, Flag.LENGTH)),
             c.amount.eq(holds(o.flags, Flag.AMOUNT)),
             c.immediate.eq(holds(o.flags, Flag.IMMEDIATE)),
+            c.window.eq(holds(o.flags, Flag.WINDOW)),
         ]
         return m

@@ -128,12 +128,39 @@ class VectorReader(wiring.Component):
         ]
         full = left[GAP_BITS:].any() | (gap < left[:GAP_BITS])
         partly = (left == gap) & ~full
+        began = self._window(m, turn)
         for lane in range(1 << lanes):
             here = (
                 rest >= lane + 1 if lane + 1 < 1 << lanes else 0
             )  # the last lane counts in full words only
-            m.d.sync += self.sideband.mask[lane].eq(full | (partly & here))
+            m.d.sync += self.sideband.mask[lane].eq((full | (partly & here)) & began[lane])
         return m
+
+    def _window(self, m, turn):
+        """For each lane, whether its element of the word lies in the window or behind it."""
+        o, lanes = self.operands, exact_log2(self.config.results_per_word)
+        size = Signal(COUNT)
+        open_ = Signal()  # no window, or one larger than any length
+        first = Signal(COUNT)  # the first element in it
+        m.d.sync += [
+            open_.eq(~self.control.window | o.immediate[16:].any()),
+            size.eq(o.immediate),
+            first.eq(Mux(open_ | (self.count <= size), 0, self.count - size)),
+        ]
+        skip = Signal(COUNT)  # words up to the first that counts
+        edge = Signal(lanes)  # and the lane in which it begins to
+        inside = Signal()
+        with m.If(self.take):
+            m.d.sync += [skip.eq(first >> lanes), edge.eq(first), inside.eq(0)]
+        with m.Elif(turn.step):
+            m.d.sync += inside.eq(~skip.any())
+            with m.If(skip.any()):
+                m.d.sync += skip.eq(skip - 1)
+        begins = ~skip.any()
+        last = (1 << lanes) - 1  # which counts wherever in the word it begins
+        return [
+            inside | (begins & (1 if lane == last else edge <= lane)) for lane in range(last + 1)
+        ]
 
     def _walk(self, m, walk, turn, phase, left, gap, rest, last, hold, end, words):
         """Segment after segment: its registers, then its words. Gives the signal that is high when

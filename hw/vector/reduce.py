@@ -81,7 +81,11 @@ class VectorReduce(wiring.Component):
             m.d.sync += self.sum.eq(sums)
         with m.If(valid & (first | (self.peak < peak))):
             m.d.sync += self.peak.eq(peak)
-        with m.If(valid & (first | (seen & (self.top < top)))):  # the first word has an element
+        # With a window the first words may have no element: what they leave as top is none yet.
+        some = Signal()
+        with m.If(valid):
+            m.d.sync += some.eq(seen | (some & ~first))
+        with m.If(valid & (first | ~some | (seen & (self.top < top)))):
             m.d.sync += [self.top.eq(top), self.where.eq(Cat(lane, index))]
         return m
 

@@ -4,7 +4,7 @@ from functools import reduce
 from itertools import pairwise
 from operator import or_
 
-from amaranth.hdl import Cat, Module, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -12,6 +12,7 @@ from amaranth.utils import exact_log2
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import SEGMENTS
 
+from ..lib.adders import count_ones
 from ..lib.instruction import POSITION_BITS, UnitSignature
 from ..memory.scratchpad import bank_read, choose_bank, write_same
 from .decoder import REGISTERS, WAITING, VectorDecoder, sideband
@@ -50,6 +51,8 @@ class VectorUnit(wiring.Component):
     position (in, 24): Position of the token in column 0; constant until done.
     read (out, `bank_read`): Words of the scratchpad, two cycles after they are asked for.
     write (out, `write_same`): To the scratchpad.
+    saturated (out, log2(results_per_word + 1)): How many elements of a word of results saturated to
+        32 bits, a cycle after the word; that of the last one before ``done``.
     """
 
     def __init__(self, config: AccelConfig):
@@ -62,6 +65,7 @@ class VectorUnit(wiring.Component):
                 "position": In(POSITION_BITS),
                 "read": Out(bank_read(config)),
                 "write": Out(write_same(config)),
+                "saturated": Out(range(config.results_per_word + 1)),
             }
         )
 
@@ -94,6 +98,8 @@ class VectorUnit(wiring.Component):
                 writer.y[n].eq(lane.y),
                 sums.y[n].eq(lane.y),
             ]
+        saturated = count_ones(lane.saturated for lane in lanes)
+        m.d.sync += self.saturated.eq(Mux(sidebands[-1].valid, saturated, 0))
         self._registers(m, reader, settings, finish)
         m.d.comb += [
             reader.position.eq(self.position),

@@ -382,7 +382,7 @@ class Bench:
     async def check_counters(self, program: int, want: RunResult) -> None:
         got = {name: await self.host.counter(name) for name in COUNTERS}
         config, check = self.config, self.run.check
-        for name in ("read_weights", "written", "slices", "column_slices"):
+        for name in ("read_weights", "written", "slices", "column_slices", "saturated"):
             check(got[name], want.counters[name], f"counter {name}")
         slot = config.slot_bytes
         size = want.counters["instructions"] * slot

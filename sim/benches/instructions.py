@@ -91,6 +91,9 @@ def random_vector_fields(rng: np.random.Generator, config: AccelConfig) -> Instr
         output = Output.ROW
     flags = int(rng.choice([0, 0, Flag.LENGTH]))
     flags |= int(rng.integers(4)) * int(Flag.AMOUNT)
+    if flags & Flag.LENGTH and function in isa.WINDOWED and rng.random() < 0.5:
+        flags |= int(Flag.WINDOW)
+        immediate = int(rng.choice([1, (1 << 31) - 1, rng.integers(1, 1 << 31)]))
     i = Instruction(
         opcode=Opcode.VECTOR, function=function, output=output, flags=flags,
         after=int(rng.integers(len(After))), column=int(rng.integers(1, config.cols + 1)),
@@ -199,8 +202,10 @@ def illegal_instructions(config: AccelConfig) -> Iterator[bytes]:
     )  # fmt: skip
     rotate = replace(vector, function=Function.ROTATE, count=16, k=4, immediate=3, src=depth // 2)
     quiet = replace(vector, output=Output.NONE)
+    sized = Flag.LENGTH | Flag.WINDOW
+    window = replace(vector, function=Function.EXP2, flags=sized, immediate=1)
     tile_words = config.rows // words
-    for good in (matmul, load, store, lane, put, vector, rotate, quiet):
+    for good in (matmul, load, store, lane, put, vector, rotate, quiet, window):
         isa.check(good, config)
         for name in isa.FIELDS:
             if name not in (*isa.USES[good.opcode], "opcode"):
@@ -253,6 +258,13 @@ def illegal_instructions(config: AccelConfig) -> Iterator[bytes]:
         *(replace(vector, other_stride=n) for n in ((depth - 22) // 2 + 1, 0xFFFF)),
         *(replace(vector, dst=n) for n in (depth - 5, 0xFFFF)),
         *(replace(vector, dst_stride=n) for n in ((depth - 10) // 2 + 1, 0xFFFF)),
+        *(
+            replace(window, function=function)
+            for function in Function
+            if function not in isa.WINDOWED
+        ),
+        *(replace(window, immediate=n) for n in (0, -1, -(1 << 31))),
+        replace(window, flags=Flag.WINDOW),
         replace(vector, output=Output.ROW, dst=depth - 6),
         replace(rotate, output=Output.TOP),
         *([replace(vector, output=Output.TOP)] if words == 1 else []),

@@ -65,6 +65,10 @@ def random_function(
     elif rng.random() < 0.3 and position + columns <= room:
         flags |= Flag.LENGTH
         count = int(rng.integers(position + columns, room + 1))
+        if function in isa.WINDOWED and rng.random() < 0.6:
+            flags |= Flag.WINDOW
+            sizes = [1, 2, 1 << 16, LARGEST, *rng.integers(1, count + 2, 8)]
+            immediate = int(rng.choice(sizes))
     if rng.random() < 0.4:
         flags |= Flag.AMOUNT
     if rng.random() < 0.5:

@@ -288,6 +288,21 @@ def test_truncated_cache_goes_on():
     assert (attention(q[4:], k[4:], v[4:], cache, 16) == whole[4:]).all()
 
 
+@pytest.mark.parametrize("window", [1, 3, 9, 40])
+def test_attention_of_a_window(window):
+    """As if the cache began with the window."""
+    random = np.random.default_rng(SEED)
+    q, k, v = (fixed(random.normal(size=(12, n, 8))) for n in (4, 2, 2))
+    found = attention(q, k, v, KVCache.empty(2, 8), 16, window=window)
+    for last in range(12):
+        seen = slice(max(0, last + 1 - window), last + 1)
+        alone = KVCache.empty(2, 8)
+        attention(q[seen], k[seen], v[seen], alone, 16)
+        alone.truncate(alone.positions - 1)
+        want = attention(q[last:][:1], k[last:][:1], v[last:][:1], alone, 16)
+        assert (found[last] == want[0]).all(), last
+
+
 @pytest.mark.parametrize("bias", [-128, -30, 0, 4, 5, 8, 11, 12, 127])
 def test_embed_at_every_bias(bias):
     codes = np.arange(256, dtype=np.uint8)[None]

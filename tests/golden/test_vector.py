@@ -47,7 +47,7 @@ class Unit:
             count=count, src=src, dst=dst or 0, **fields,
         )  # fmt: skip
         isa.check(instruction, self.config)
-        execute(instruction, self.scratch, self.registers, self.position, self.config)
+        return execute(instruction, self.scratch, self.registers, self.position, self.config)
 
     def register(self, name, segment=0):
         return getattr(self.registers, name)[: self.columns, segment].tolist()
@@ -87,6 +87,63 @@ def computed(function, a, b=(), **fields):
 )  # fmt: skip
 def test_functions_by_hand(function, a, b, fields, expected):
     assert computed(function, a, b, **fields) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "a", "b", "fields", "saturated"),
+    [
+        (Function.SHIFT, [3, -3, 1 << 30, -1 << 29, -1 << 30], [], {"shift": 2}, 2),
+        (Function.SHIFT, [300, -300, 127], [], {"k": 8}, 0),
+        (Function.SHIFT, [LARGEST, SMALLEST], [], {"k": 31}, 0),
+        (Function.SHIFT, [1, 0, -3], [], {"shift": 63, "output": Output.BLOCK}, 2),
+        (Function.ADD, [LARGEST, 5, SMALLEST], [1, -9, 0], {}, 1),
+        (Function.SCALE, [1 << 20, -5], [], {"immediate": 1 << 30, "flags": Flag.IMMEDIATE}, 2),
+        (Function.SQUARE, [LARGEST, SMALLEST], [], {"output": Output.NONE}, 0),
+        (Function.ANGLE, [1 << 30, LARGEST], [LARGEST, LARGEST], {}, 0),
+        (Function.EXP2, [0, -5], [], {}, 0),
+    ],
+)  # fmt: skip
+def test_what_counts_as_saturated(function, a, b, fields, saturated):
+    unit = Unit()
+    unit.put(0, a)
+    unit.put(100, b or [0])
+    assert unit.run(function, len(a), 0, 200, **{"other": 100} | fields) == saturated
+
+
+def test_elements_past_the_length_do_not_count_as_saturated():
+    unit = Unit(columns=2, position=1)
+    unit.put(0, [LARGEST] * 3)
+    fields = {"flags": Flag.LENGTH, "shift": 1, "segments": 2}
+    assert unit.run(Function.SHIFT, 3, 0, 200, **fields) == 2 * (2 + 3)
+
+
+def test_only_the_window_counts():
+    unit = Unit(columns=2, position=2)
+    unit.put(0, [9, 8, -7, -6])
+    fields = {"flags": Flag.LENGTH | Flag.WINDOW, "immediate": 2}
+    unit.run(Function.SHIFT, 4, 0, 100, after=After.MEAN, **fields)
+    assert unit.get(100, 4).tolist() == [[0, 8, -7, 0], [0, 0, -7, -6]]
+    assert (unit.register("sum"), unit.register("peak")) == ([1, -13], [8, 7])
+    assert (unit.register("top"), unit.register("factor")) == ([8, -6], [0, -3])  # of 3 and of 4
+    unit.run(Function.EXP2, 4, 0, 100, **fields)
+    half = layers.exp2_below(np.arange(16)).tolist()
+    assert unit.get(100, 4).tolist() == [[0, 1 << 24, half[15], 0], [0, 0, half[1], 1 << 24]]
+    # What lies before the window is not the first of the largest, even if no other is larger.
+    unit.put(0, [SMALLEST] * 4)
+    unit.run(Function.SHIFT, 4, 0, 100, output=Output.TOP, **fields)
+    assert unit.get(100, 2).tolist() == [[SMALLEST, 1], [SMALLEST, 2]]
+    unit.put(0, [9, 8, -7, -6])
+    # As large as there are elements, or larger: as without.
+    for size in (4, 1 << 16, LARGEST):
+        unit.run(Function.SHIFT, 4, 0, 100, flags=Flag.LENGTH | Flag.WINDOW, immediate=size)
+        assert unit.get(100, 4).tolist() == [[9, 8, -7, 0], [9, 8, -7, -6]]
+
+
+def test_turned_pairs_count_as_saturated():
+    unit = Unit()
+    unit.put(0, [SMALLEST, SMALLEST, 5, 5])
+    unit.put(50, [65536] * 8)
+    assert unit.run(Function.ROTATE, 4, 0, 100, other=50, k=1, immediate=1, shift=-16) == 2
 
 
 def test_pairs_turn_by_hand():
@@ -244,6 +301,10 @@ def test_tables_end_where_they_are_zero():
         ({"flags": Flag.BIAS}, "unknown flag"),
         ({"k": 1}, "k must be 2 to 32"),
         ({"k": 33}, "k must be 2 to 32"),
+        ({"flags": Flag.WINDOW, "immediate": 1}, "WINDOW needs LENGTH"),
+        ({"flags": Flag.WINDOW | Flag.LENGTH}, "immediate, the window, must be above 0"),
+        ({"flags": Flag.WINDOW | Flag.LENGTH, "immediate": 1, "function": Function.SCALE},
+         "WINDOW is for SHIFT and EXP2 only"),
         ({"src": 1020}, "source ends past word 1024"),
         ({"segments": 16, "src_stride": 68}, "source ends past word 1024"),
         ({"function": Function.ADD, "other": 1020}, "second source ends past word 1024"),

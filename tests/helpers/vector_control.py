@@ -40,6 +40,7 @@ def control_of(i, config):
         "length": int(bool(i.flags & Flag.LENGTH)),
         "amount": int(bool(i.flags & Flag.AMOUNT)),
         "immediate": int(bool(i.flags & Flag.IMMEDIATE)),
+        "window": int(bool(i.flags & Flag.WINDOW)),
     }
 
 

@@ -71,6 +71,7 @@ def test_counters_and_write_log():
         assert counters["written"] == golden["written"] == 12
         assert counters["slices"] == golden["slices"] == 27
         assert counters["column_slices"] == golden["column_slices"]
+        assert counters["saturated"] == golden["saturated"]
         units = ("matmul", "load", "store", "vector")
         assert sum(counters[n] for n in units) <= counters["cycles"]
         cycles = [rtl.written_at(0x3000 + 4 * word) for word in range(12)]

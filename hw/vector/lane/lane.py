@@ -47,6 +47,7 @@ class VectorLane(wiring.Component):
     step (in, 1), second (in, 1): For `VectorMultiplier`, `product_at` cycles after ``a``.
     keep (in, 1): High when ``y`` is not to be zero, `latency` - 1 cycles after ``a``.
     y (out, signed 56): The result.
+    saturated (out, 1): High when ``y`` saturated to 32 bits.
     """
 
     product_at = 8
@@ -67,6 +68,7 @@ class VectorLane(wiring.Component):
                 "second": In(1),
                 "keep": In(1),
                 "y": Out(signed(SUM_BITS)),
+                "saturated": Out(1),
             }
         )
 
@@ -114,6 +116,7 @@ class VectorLane(wiring.Component):
             end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 9, 13)),
             end.keep.eq(self.keep),
             self.y.eq(end.y),
+            self.saturated.eq(end.saturated),
         ]
         return m
 

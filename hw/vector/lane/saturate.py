@@ -25,6 +25,7 @@ class VectorSaturate(wiring.Component):
     high (in, 24): A cycle later: of SQUARE, the bits above 32.
     keep (in, 1): A cycle later: high when ``y`` is not to be zero.
     y (out, signed 56): The result, extended; `latency` cycles after ``whole``.
+    saturated (out, 1): High when ``y`` saturated to 32 bits.
     """
 
     latency = 2
@@ -41,6 +42,7 @@ class VectorSaturate(wiring.Component):
                 "high": In(SUM_BITS - RESULT_BITS),
                 "keep": In(1),
                 "y": Out(signed(SUM_BITS)),
+                "saturated": Out(1),
             }
         )
 
@@ -75,8 +77,10 @@ class VectorSaturate(wiring.Component):
         above = Mux(c.wrap, value[RESULT_BITS - 1], sign)
         high = Mux(c.square, self.high, above.replicate(len(self.high)))
         y = Signal.like(self.y, reset_less=True)
-        m.d.sync += y.eq(Cat(low, high))
+        saturated = Signal(reset_less=True)
+        # With fewer bits than 32 the one before the last of `bound` is set, too.
+        m.d.sync += [y.eq(Cat(low, high)), saturated.eq(leaves & self.keep & ~c.bound[-2])]
         with m.If(~self.keep):
             m.d.sync += y.eq(0)
-        m.d.comb += self.y.eq(y)
+        m.d.comb += [self.y.eq(y), self.saturated.eq(saturated)]
         return m

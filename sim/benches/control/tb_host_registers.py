@@ -166,11 +166,88 @@ async def counters(run: Run, pace: float) -> None:
             run.check(await host.counter(name), want, f"counter {name}")
 
 
+@bench_test(limit=20_000, part=list(CONFIGS))
+async def strobes(run: Run) -> None:
+    """Every strobe pattern on every register that can be written: the chosen bytes change and no
+    others; without any nothing happens, and the write is answered all the same."""
+    await reset(run)
+    dut, config = run.dut, CONFIGS[run.part]
+    handles = dut.array("tokens", config.cols)
+    pulses = {"start": 0, "abort": 0}
+
+    async def count() -> None:
+        while True:
+            await RisingEdge(dut.clk)
+            for name in pulses:
+                pulses[name] += int(getattr(dut, f"job__{name}").value)
+
+    # By hand: the bus model chooses strobes itself.
+    async def put(register: str, value: int, strobe: int) -> None:
+        dut.axi__awaddr.value, dut.axi__wdata.value = REGISTERS[register][0], value
+        dut.axi__wstrb.value = strobe
+        dut.axi__awvalid.value = dut.axi__wvalid.value = 1
+        await RisingEdge(dut.clk)
+        while not int(dut.axi__awready.value):
+            await RisingEdge(dut.clk)
+        dut.axi__awvalid.value = dut.axi__wvalid.value = 0
+        dut.axi__bready.value = 1
+        await RisingEdge(dut.clk)
+        while not int(dut.axi__bvalid.value):
+            await RisingEdge(dut.clk)
+        run.check(int(dut.axi__bresp.value), 0, f"answer to {register}, strobes {strobe:04b}")
+        dut.axi__bready.value = 0
+
+    async def get(register: str) -> int:
+        dut.axi__araddr.value, dut.axi__arvalid.value = REGISTERS[register][0], 1
+        await RisingEdge(dut.clk)
+        while not int(dut.axi__arready.value):
+            await RisingEdge(dut.clk)
+        dut.axi__arvalid.value, dut.axi__rready.value = 0, 1
+        await RisingEdge(dut.clk)
+        while not int(dut.axi__rvalid.value):
+            await RisingEdge(dut.clk)
+        value = int(dut.axi__rdata.value)
+        dut.axi__rready.value = 0
+        return value
+
+    cocotb.start_soon(count())
+    for register in (*KEPT, "TOKEN", "CONTROL"):
+        for strobe in range(16):
+            first, second = (int(run.rng.integers(1 << 32)) for _ in range(2))
+            mask = sum(0xFF << 8 * byte for byte in range(4) if strobe >> byte & 1)
+            merged = first & ~mask | second & mask
+            what = f"{register} after {first:#x}, then {second:#x} with strobes {strobe:04b}"
+            if register == "CONTROL":
+                pulses |= dict.fromkeys(pulses, 0)
+                await put(register, second, strobe)
+                bits = second & mask & 3
+                run.check([*pulses.values()], [bits & 1, bits >> 1], what)
+                continue
+            column = int(run.rng.integers(config.cols))
+            if register == "TOKEN":
+                await put("TOKEN_COLUMN", column, 15)
+            await put(register, first, 15)
+            if register == "TOKEN":
+                await put("TOKEN_COLUMN", column, 15)
+            others = [int(handle.value) for handle in handles]
+            kept = {name: await get(name) for name in KEPT if name != register}
+            await put(register, second, strobe)
+            if register == "TOKEN":
+                others[column] = merged & 0xFFFFFF
+                kept["TOKEN_COLUMN"] += strobe != 0
+            else:
+                run.check(await get(register), merged & KEPT[register], what)
+            run.check([int(handle.value) for handle in handles], others, what)
+            for name, value in kept.items():
+                run.check(await get(name), value, f"{name}: {what}")
+
+
 @bench_test(limit=400, part=["tiny"])
 async def single_accesses(run: Run) -> None:
     """By hand, without a bus model: address and data of a write may come in either order."""
     await reset(run)
     dut = run.dut
+    dut.axi__wstrb.value = 15
     program = REGISTERS["PROGRAM"][0]
     for first, second in (("aw", "w"), ("w", "aw")):
         value = int(run.rng.integers(1 << 32))

@@ -6,7 +6,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import ClockCycles, RisingEdge
 
-from golden.arith import requantize
+from golden.arith import requantize, rescale
 from golden.config import RESULT_BITS, get_config
 from hw.matrix.requantize import Requantizer
 from sim.benches.harness import Run, bench_test
@@ -63,10 +63,12 @@ async def all_scales(run: Run, bubbles: float) -> None:
     dot = np.concatenate(dots)
     bias = hard_biases(run.rng, len(dot))
     expected = requantize(dot, scale, bias)
+    saturated = rescale(dot, scale, bias) != expected
+    assert saturated.any() and not saturated.all()
 
     dut = await run.start(valid=0)
     due: deque[int] = deque()  # cycles in which results must come
-    results = []
+    results, flags = [], []
 
     async def watch() -> None:
         while True:
@@ -77,6 +79,9 @@ async def all_scales(run: Run, bubbles: float) -> None:
             if now:
                 due.popleft()
                 results.append(dut.result.value.to_signed())
+                flags.append(int(dut.saturated.value))
+            else:
+                run.check(int(dut.saturated.value), 0, f"saturated in cycle {cycle}")
 
     cocotb.start_soon(watch())
     stalls = run.stalls(bubbles)
@@ -91,3 +96,4 @@ async def all_scales(run: Run, bubbles: float) -> None:
     dut.valid.value = 0
     await ClockCycles(dut.clk, Requantizer.latency + 2)
     run.check(results, expected, "results")
+    run.check(flags, saturated, "saturated")

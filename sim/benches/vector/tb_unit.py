@@ -43,7 +43,8 @@ UNITS = list(CONFIGS)
 
 
 class VectorBench(wiring.Component):
-    """A vector unit and its scratchpad, of which a word of all banks can be set or read a cycle."""
+    """A vector unit and its scratchpad, of which a word of all banks can be set or read a cycle;
+    ``saturated`` adds up what the unit counts."""
 
     def __init__(self, config: AccelConfig):
         self.config = config
@@ -60,6 +61,7 @@ class VectorBench(wiring.Component):
                 "address": In(address),
                 "data": In(width).array(config.cols),
                 "word": Out(width).array(config.cols),
+                "saturated": Out(32),
             }
         )
 
@@ -78,6 +80,7 @@ class VectorBench(wiring.Component):
             scratchpad.results.enable.eq(self.write.replicate(self.config.cols)),
             scratchpad.results.address.eq(self.address),
         ]
+        m.d.sync += self.saturated.eq(self.saturated + unit.saturated)
         connect(m, unit.read, scratchpad.vector)
         connect(m, unit.write, scratchpad.elements)
         for column in range(self.config.cols):
@@ -149,6 +152,7 @@ class Bench:
         """Run it on both; the cycles from start to done."""
         isa.check(i, self.config)
         dut = self.dut
+        before = int(dut.saturated.value)
         dut.operands.value = int.from_bytes(i.encode(), "little")
         dut.position.value = position
         dut.start.value = 1
@@ -160,7 +164,8 @@ class Bench:
         took = self.run.cycle - began
         for _ in range(2):  # the last word may be on its way to the scratchpad
             await RisingEdge(dut.clk)
-        execute(i, self.scratch, self.registers, position, self.config)
+        saturated = execute(i, self.scratch, self.registers, position, self.config)
+        self.run.check(int(dut.saturated.value) - before, saturated, f"saturated of {i}")
         return took
 
     async def show_registers(self) -> None:

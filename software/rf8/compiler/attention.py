@@ -191,11 +191,19 @@ def store_indexed(
         )
 
 
-def attend(e: Emitter, q: int, heads: Heads, cache: Cache, scale: float) -> int:
+def attend(
+    e: Emitter,
+    q: int,
+    heads: Heads,
+    cache: Cache,
+    *,
+    scale: float,
+    window: int | None = None,
+) -> int:
     """The context vectors of all heads, one after the other; returns the place of the first.
-    ``scale``: what scores are multiplied by.
 
-    Heads are taken in groups as large as the scratchpad has room for.
+    ``scale``, ``window``: as of `golden.attention.attention`. Heads are taken in groups as large as the
+    scratchpad has room for.
     """
     config, context = e.config, heads.context
     blocks = queries(e, q, heads, scale)
@@ -211,7 +219,7 @@ def attend(e: Emitter, q: int, heads: Heads, cache: Cache, scale: float) -> int:
     most = min(SEGMENTS, heads.queries, max(1, e.scratch.room() // a_head))
     for first in range(0, heads.queries, most):
         run = range(first, min(first + most, heads.queries))
-        _attend(e, run, blocks, each, result, stride, heads, cache)
+        _attend(e, run, blocks, each, result, stride, heads, cache, window)
     e.scratch.free(blocks)
     return result
 
@@ -225,6 +233,7 @@ def _attend(
     stride: int,
     heads: Heads,
     cache: Cache,
+    window: int | None,
 ) -> None:
     config, context, many = e.config, heads.context, len(run)
     tiles = -(-context // config.rows)
@@ -261,11 +270,15 @@ def _attend(
                 dst=biases + number * bias_words,
             )
     length: dict[str, int] = {"flags": Flag.LENGTH, "segments": many}
+    seen = length
+    if window is not None:
+        seen = {**length, "flags": Flag.LENGTH | Flag.WINDOW, "immediate": window}
     apart = strides(score_words, bias_words, score_words)
-    e.vector(Function.SHIFT, context, scores, **apart, **length)
+    e.vector(Function.SHIFT, context, scores, **apart, **seen)
+    # Outside of a window this gives 0, which LENGTHS and SHIFT_EACH keep out of the shares.
     e.vector(
         Function.EXP2, context, scores, scores,
-        after=After.RECIPROCAL, **apart, **length,
+        after=After.RECIPROCAL, **apart, **seen,
     )  # fmt: skip
     e.vector(
         Function.LENGTHS, context, scores,

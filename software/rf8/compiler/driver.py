@@ -46,26 +46,18 @@ def compile(
             f"{model.name} was quantised for span {model.span}, config {config.name!r} has span "
             f"{config.span}: quantise it again with --span {config.span}"
         )
-    longest = _longest(model)
-    if context is not None and not 1 <= context <= longest:
-        raise DataError(f"{model.name}: the context is {context}, must be 1 to {longest}")
+    if context is not None and not 1 <= context <= model.context:
+        raise DataError(f"{model.name}: the context is {context}, must be 1 to {model.context}")
     if config.rows != config.bus_bytes:
         raise DataError(
             f"config {config.name!r}: whole models need a bus of `rows` bytes, {config.rows}; this "
             f"one has {config.bus_bytes}"
         )
     graph = optimize(model.graph)
-    layout = Layout(model, graph, config, context or longest, progress)
+    layout = Layout(model, graph, config, context or model.context, progress)
     if argmax and config.results_per_word < 2:
         raise DataError(f"config {config.name!r}: argmax needs a bus of 8 bytes or more")
     return _program(layout, argmax)
-
-
-def _longest(model: Model) -> int:
-    """The most positions for which all are seen by all layers: the machine has no windows, and up
-    to the smallest it needs none."""
-    windows = (op.window for _, op in model.graph.attentions())
-    return min(model.context, *(w for w in windows if w is not None), model.context)
 
 
 def _program(layout: Layout, argmax: bool) -> Program:

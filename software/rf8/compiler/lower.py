@@ -276,7 +276,7 @@ class Lowering:
         if op.rotary is not None:
             table = self.tables[op.rotary, heads.width]
             attention.rotate(e, q, heads.queries * heads.padded, table, heads.padded)
-        self._new(index, attention.attend(e, q, heads, cache, op.scale))
+        self._new(index, attention.attend(e, q, heads, cache, scale=op.scale, window=op.window))
         self._with_block(index)
 
     def _keys(self, index: int, op: Attention, place: int) -> None:

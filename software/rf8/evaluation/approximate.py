@@ -119,10 +119,13 @@ def _attention_as(module: nn.Module, parts: Set[Part], bits: int, span: int) -> 
 
     def attention(
         _: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, scaling: float | None = None,
-        **options: Any,
+        sliding_window: int | None = None, softcap: float | None = None, **options: Any,
     ) -> tuple[Tensor, None]:  # fmt: skip
         scale = 1 / math.sqrt(q.shape[-1]) if scaling is None else scaling
-        return _attend(q[0], k[0], v[0], scale, parts, bits, span).transpose(0, 1)[None], None
+        window = q.shape[2] if sliding_window is None else sliding_window
+        seen = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool).tril().triu(1 - window)
+        result = _attend(q[0], k[0], v[0], scale, softcap, seen, parts, bits, span)
+        return result.transpose(0, 1)[None], None
 
     AttentionInterface.register(_ATTENTION, attention)
     configs: dict[int, Any] = {
@@ -139,9 +142,20 @@ def _attention_as(module: nn.Module, parts: Set[Part], bits: int, span: int) -> 
 
 
 def _attend(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, parts: Set[Part], bits: int, span: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    cap: float | None,
+    seen: Tensor,
+    parts: Set[Part],
+    bits: int,
+    span: int,
 ) -> Tensor:
-    """Causal attention, q [H, T, W], k, v [G, T, W] to [H, T, W], a head at a time."""
+    """Attention, q [H, T, W], k, v [G, T, W] to [H, T, W], a head at a time.
+
+    ``cap``: soft cap of the scores; ``seen`` [T, T]: which positions a token sees.
+    """
     if "kv" in parts:
         cache = KVCache.empty(len(k), k.shape[-1])
         cache.append(to_fixed(k.transpose(0, 1)), to_fixed(v.transpose(0, 1)), span)
@@ -151,11 +165,13 @@ def _attend(
                 for part in (np.asarray(sums), values))  # fmt: skip
     if "activations" in parts:
         q = _blocks(q, bits)
-    seen = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool).tril()
     shared = len(q) // len(k)
     result = []
     for head, query in enumerate(q):
-        score = query @ k[head // shared].T * (scale * math.log2(math.e))
+        score = query @ k[head // shared].T * scale
+        if cap is not None:
+            score = cap * torch.tanh(score / cap)
+        score = score * math.log2(math.e)
         if "softmax" in parts:
             weight = exponentials(to_fixed(score), seen.numpy())
             inverse, size = layers.reciprocal(weight.sum(axis=-1, keepdims=True))

@@ -7,6 +7,8 @@ to perplexity on long texts, and what programs are tested against.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -178,5 +180,6 @@ class Transformer:
         cache = self._caches[op.module]
         if op.cap is not None:
             raise DataError(f"{op.module}: a soft cap of {op.cap:g} on scores is not supported")
-        found = attention(q, k, v, cache, config.act_bits, config.span, op.scale)
+        options: dict[str, Any] = {"scale": op.scale, "window": op.window}
+        found = attention(q, k, v, cache, config.act_bits, config.span, **options)
         return found.reshape(len(q), -1)

@@ -28,15 +28,15 @@ SMALL: dict[str, Any] = {
 _NO_GROUPS = {name: value for name, value in SMALL.items() if name != "num_key_value_heads"}
 SAMPLES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_layer": 2, "n_embd": 30, "n_head": 5, "n_inner": 50, "n_positions": 24},
-    "mistral": SMALL | {"sliding_window": 12},
+    "mistral": SMALL | {"sliding_window": 5},
     "qwen3": SMALL | {"head_dim": 12},
     "gemma": SMALL | {"head_dim": 12},
-    "gemma2": SMALL | {"head_dim": 12, "query_pre_attn_scalar": 9, "sliding_window": 12},
+    "gemma2": SMALL | {"head_dim": 12, "query_pre_attn_scalar": 9, "sliding_window": 5},
     "gemma3_text": SMALL
     | {
         "head_dim": 12,
         "query_pre_attn_scalar": 9,
-        "sliding_window": 12,
+        "sliding_window": 5,
         "num_hidden_layers": 6,
     },
     "gpt_neox": _NO_GROUPS,

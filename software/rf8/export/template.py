@@ -66,7 +66,7 @@ CHANNELS = {
 }
 LITE = {
     "addr": "byte offset of a register",
-    "strb": "not looked at: registers are whole words",
+    "strb": "bytes to write; none: the write is answered and does nothing",
     "resp": "always OKAY",
     "data": "register value",
 }
@@ -82,7 +82,7 @@ def port_meaning(name: str) -> str:
     """
     alone = {
         "clk": "clock; everything happens at its rising edge",
-        "rst": "reset, active high, synchronous, for two cycles at least",
+        "rst": "reset, active high, synchronous, for two cycles at least; bus and memory with it",
         "irq": "interrupt, active high, level: see INTERRUPT",
     }
     if name in alone:

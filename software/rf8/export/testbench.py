@@ -8,7 +8,7 @@ from rf8.export.example_image import Image
 from rf8.export.registers import FIELDS, config_word
 from rf8.export.template import Port, connections, declaration, fill
 
-EXACT_COUNTERS = ("slices", "column_slices", "read_weights", "written")
+EXACT_COUNTERS = ("slices", "column_slices", "read_weights", "written", "saturated")
 """Counters that the golden machine knows too."""
 
 CYCLES_PER_BEAT = 80

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from golden import isa
 from golden.arith import Int64
 from golden.config import INSTRUCTION_BYTES, RESULT_FRAC
-from golden.interface import Machine, MachineFactory
+from golden.interface import Machine, MachineFactory, RunResult
 from golden.isa import ErrorCode
 from golden.machine import Engine, GoldenMachine
 from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
@@ -37,6 +37,8 @@ class Stats:
 
     ``counters``: `golden.registers.COUNTERS` of the first machine that counts cycles, summed over
     runs; empty without one. ``tokens``: positions computed; ``runs``: programs run.
+    ``saturated``: values that left the range of 32 bits and saturated, likewise, of the first
+    machine that counts them (golden and simulated ones do): 0 unless the model is out of range.
     ``compared``: bytes that programs write (logits, keys, values), compared between machines after
     each run; ``differences``: bytes that differed.
     """
@@ -45,6 +47,7 @@ class Stats:
     runs: int = 0
     compared: int = 0
     differences: int = 0
+    saturated: int = 0
     seconds: float = 0.0
     counters: Counter[str] = field(default_factory=Counter)
 
@@ -68,6 +71,7 @@ class Stats:
             "bandwidth_use": round(self.bandwidth_use, 4),
             "bytes_compared": self.compared,
             "differences": self.differences,
+            "saturated": self.saturated,
             "counters": dict(self.counters),
         }
 
@@ -337,6 +341,17 @@ class Session:
         (first, expected), *others = self.machines.items()
         for name, machine in others:
             self._compare(first, expected, name, machine)
+        self._count_saturated(ends)
+
+    def _count_saturated(self, ends: Mapping[str, RunResult]) -> None:
+        """Machines that have this counter must agree on it."""
+        key = "saturated"
+        counts = [(name, end.counters[key]) for name, end in ends.items() if key in end.counters]
+        for name, count in counts[1:]:
+            first, expected = counts[0]
+            if count != expected:
+                raise Mismatch(f"{key}: {first} counted {expected} values, {name} {count}")
+        self.stats.saturated += counts[0][1] if counts else 0
 
     def _check_stop(self, error: ErrorCode, address: int) -> None:
         if error is ErrorCode.NONE:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hardware import simulate, word_of
 
-from golden.arith import requantize
+from golden.arith import rescale, saturate
 from golden.config import BIAS_PLANES, get_config
 from golden.isa import Opcode
 from hw.matrix.writeback import Writeback
@@ -27,6 +27,7 @@ class Plan:
     def __init__(self, rng, config, count):
         self.rng, self.config = rng, config
         self.starts, self.headers, self.takes, self.results, self.words = {}, {}, set(), {}, {}
+        self.saturated = {}
         self.ends, self.overlaps = {}, 0  # cycles in which a last word is written
         self.state = {}  # cycle -> operands, bias, exponents, active from there on
         free = 2  # cycle from which an instruction may start
@@ -74,7 +75,9 @@ class Plan:
                 dots = rng.integers(-limit // 2, limit // 2, config.cols)
                 self.results[row_at] = row, dots.tolist()
                 scale = exponent[row] + exponents + shift
-                result = requantize(dots, scale, layer[row] if bias else 0)
+                exact = rescale(dots, scale, layer[row] if bias else 0)
+                result = saturate(exact, 32)
+                self.saturated[row_at + Writeback.latency] = result != exact
                 place = (tile * config.rows + row) // config.results_per_word
                 self.words.setdefault((dst + place, start), []).append(result)
                 last = row_at
@@ -97,7 +100,7 @@ def test_each_word_is_written_in_its_cycle(name):
     active[0] = True
     plan = Plan(rng, config, 25)
     assert plan.overlaps > 5
-    counts = {"words": 0, "full": 0}
+    counts = {"words": 0, "full": 0, "saturated": 0}
 
     async def bench(ctx):
         ctx.set(dut.active, sum(1 << int(c) for c in np.flatnonzero(active)))
@@ -129,6 +132,9 @@ def test_each_word_is_written_in_its_cycle(name):
 
             if row is not None:
                 busy_until = cycle + dut.latency - 1
+            flags = plan.saturated.get(cycle, np.zeros(config.cols, bool))
+            assert ctx.get(dut.saturated) == np.count_nonzero(flags & active), cycle
+            counts["saturated"] += ctx.get(dut.saturated)
             written = plan.words.get(cycle)
             enable = sum(1 << int(c) for c in np.flatnonzero(active)) if written else 0
             assert ctx.get(dut.write.enable) == enable, cycle
@@ -148,4 +154,4 @@ def test_each_word_is_written_in_its_cycle(name):
 
     simulate(dut, bench, limit=20_000)
     print(counts)
-    assert counts["words"] == len(plan.words) and counts["full"]
+    assert counts["words"] == len(plan.words) and counts["full"] and counts["saturated"]

@@ -9,8 +9,8 @@ from vector_control import control_of
 
 from golden import isa
 from golden.config import get_config
-from golden.isa import FIELDS, READS_OTHER, Function, Output
-from golden.positions import lengths
+from golden.isa import FIELDS, READS_OTHER, Flag, Function, Output
+from golden.positions import lengths, starts
 from hw.vector.reader import VectorReader
 from sim.benches.vectors import random_vector
 
@@ -43,12 +43,13 @@ def expected(i, position, config):
     index, first, last and mask.
     """
     lanes = config.results_per_word
-    counts = lengths(i, position).tolist()
+    counts, begins = lengths(i, position).tolist(), starts(i, position).tolist()
     words = isa.vector_words(counts[-1], config)
     indices = word_order(i, words, config)
     far = i.k // lanes if i.function == Function.ROTATE else 0
     for column in range(i.column):
-        seen = np.arange(words * lanes).reshape(words, lanes) < counts[column]
+        places = np.arange(words * lanes).reshape(words, lanes)
+        seen = (begins[column] <= places) & (places < counts[column])
         for segment in range(i.segments):
             src = i.src + segment * i.src_stride
             other = i.other + segment * i.other_stride
@@ -93,6 +94,10 @@ def test_every_read(name, stalls):
         for number in range(24):
             position = int(rng.choice([0, rng.integers(20)]))
             i = random_vector(rng, config, position, functions[number % 4])
+            if number % 8 == 4:
+                size = int(rng.choice([1, rng.integers(1, 20), 1 << 16, 1 << 20]))
+                flags = Flag.LENGTH | Flag.WINDOW
+                i = replace(i, flags=flags, immediate=size, count=position + i.column)
             if i.count > 100:
                 i = replace(i, segments=1)
             fields = {name: int(getattr(i, name)) for name in FIELDS}

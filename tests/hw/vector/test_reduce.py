@@ -17,14 +17,16 @@ CONFIGS = {
 
 
 def random_segment(rng, lanes):
-    """Results [words, lanes], and which of them count: all up to a place."""
+    """Results [words, lanes], and which of them count: all up to a place, or a window."""
     words = int(rng.integers(1, 7))
     width = int(rng.choice([2, 3, 31, 32, 56]))
     y = rng.integers(-(1 << width - 1), 1 << width - 1, (words, lanes))
     y = np.where(rng.random(y.shape) < 0.2, rng.choice([-1 << 31, (1 << 31) - 1, 0]), y)
     if rng.random() < 0.3:
         y[:] = rng.choice([-5, -1 << 31, 0])
-    seen = (np.arange(words * lanes) < rng.integers(1, words * lanes + 1)).reshape(y.shape)
+    places, end = np.arange(words * lanes), int(rng.integers(1, words * lanes + 1))
+    begin = rng.integers(end) if rng.random() < 0.4 else 0
+    seen = ((begin <= places) & (places < end)).reshape(y.shape)
     return np.where(seen, y, 0), seen
 
 
@@ -48,7 +50,7 @@ def test_sums_are_those_of_the_segment(name):
                 firsts.add(at + late)
             last, at = at, at + 1 + int(rng.choice([0, 0, 3]) if number % 2 else 0)
         low = wrapped(y, 32)
-        masked = np.where(seen, low, -1 << 31).reshape(-1)
+        masked = np.where(seen, low, -1 << 32).reshape(-1)
         ends[last + late] = {
             "sum": int(wrapped(y.sum(), SUM_BITS)),
             "peak": int(np.abs(low).max()),

@@ -51,13 +51,6 @@ def test_every_family(kind, config):
     check(rf8.quantize(model, span=CONFIGS[config].span), config)
 
 
-def test_no_more_positions_than_a_window_has():
-    model = rf8.quantize(from_transformers(sample("mistral", sliding_window=5), "m"))
-    assert rf8.compile(model, "tiny").context == 5
-    with pytest.raises(DataError, match="m: the context is 6, must be 1 to 5"):
-        rf8.compile(model, "tiny", context=6)
-
-
 def test_soft_caps_of_scores_are_refused():
     model = rf8.quantize(from_transformers(sample("gemma2"), "m"))
     with pytest.raises(DataError, match=r"self_attn: a soft cap of 50 on scores, which cannot"):

@@ -91,7 +91,7 @@ def test_logits_are_golden_and_errors_are_told(drive, program):
     assert said["prefill"] == ["0", "NONE"] and said["run"] == ["0", "NONE"]
     counters = dict(zip(said["counters"][::2], map(int, said["counters"][1::2]), strict=True))
     assert list(counters) == list(COUNTERS)
-    for name in ("read_weights", "written", "slices", "column_slices"):
+    for name in ("read_weights", "written", "slices", "column_slices", "saturated"):
         assert counters[name] == golden.counters[name]
     assert said["illegal"] == [result("STOPPED"), "ILLEGAL_INSTRUCTION", "at", "0x000ff000"]
     assert said["twice"] == ["0", result("BUSY"), result("TIMEOUT"), result("BUSY")]

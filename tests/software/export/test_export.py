@@ -222,6 +222,7 @@ def test_readme_and_head_comment_name_all_ports(custom):
         assert re.search(rf"^// .* {name} +\S", head, re.MULTILINE)
         assert f"| `{name}` |" in readme and f".{name}({name})" in readme
     assert "act_bits = 8" in head
+    assert "has to reset the interconnect and the memory's controller, too" in readme
     assert "@{" not in readme + text + (custom / "Makefile").read_text()
 
 

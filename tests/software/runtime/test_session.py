@@ -20,7 +20,7 @@ from rf8.evaluation.approximate import approximated
 from rf8.evaluation.reference import Transformer
 from rf8.graph.ir import Attention, Graph
 from rf8.runtime.sampler import Sampler
-from rf8.runtime.session import Session
+from rf8.runtime.session import Session, memory_image
 from sim.rtl import MemoryModel
 
 STALLS = MemoryModel(latency=23, stalls=0.2, seed=5)
@@ -345,6 +345,31 @@ def test_machines_that_end_differently_do_not_agree(image):
         ends = r"golden ended with NONE at 0x0, board with WATCHDOG at 0x40"
         with pytest.raises(Mismatch, match=ends):
             session.append([1])
+
+
+def test_values_that_saturate_are_told_and_compared(image):
+    class Counting(Board):
+        def run(self, program, position=0, tokens=()):
+            result = super().run(program, position, tokens)
+            return replace(result, counters={"saturated": 7})
+
+    class Saturated(GoldenMachine):
+        def run(self, program, position=0, tokens=()):
+            result = super().run(program, position, tokens)
+            return replace(result, counters={**result.counters, "saturated": 7})
+
+    program = rf8.Program.load(image)
+    with Session(program, machines={"board": Counting}) as session:
+        with pytest.raises(Mismatch, match="saturated: golden counted 0 values, board 7"):
+            session.append([1])
+        assert session.stats.saturated == 0
+    with Session(program, "rtl", machines={"board": Board}) as session:
+        session.append([1])
+        assert session.stats.saturated == session.stats.counters["saturated"] == 0
+        session.machines = {"a": Saturated(memory_image(program), program.config)}
+        session.append([1])
+        session.append([1])
+        assert session.stats.saturated == session.stats.as_dict()["saturated"] == 14
 
 
 def test_all_machines_are_closed_where_one_fails(image):

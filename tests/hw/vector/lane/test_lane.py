@@ -10,7 +10,7 @@ from vector_control import control_of, settings_of
 from golden.arith import saturate
 from golden.config import get_config
 from golden.isa import Flag, Function, Instruction, Opcode
-from golden.vector import SINE_BITS, SUM_BITS, _compute, scaled, wrapped
+from golden.vector import SINE_BITS, SUM_BITS, _compute, scaled, wrapped, y_bits
 from hw.vector.decoder import CONTROL
 from hw.vector.lane.lane import SETTINGS, VectorLane
 from hw.vector.tables import VectorTables
@@ -20,6 +20,7 @@ SEED = 231
 CONFIG = get_config("tiny").replace(span=12)
 PORTS = {"a": In(32), "b": In(32), "control": In(CONTROL), "settings": In(SETTINGS)}
 PORTS |= {"step": In(1), "second": In(1), "keep": In(1), "y": Out(SUM_BITS)}
+PORTS |= {"saturated": Out(1)}
 
 
 class Bench(wiring.Component):
@@ -37,6 +38,7 @@ class Bench(wiring.Component):
             lane.entry.eq(tables.entry[0]),
             lane.extra.eq(tables.extra[0]),
             self.y.eq(lane.y),
+            self.saturated.eq(lane.saturated),
         ]
         for name in ("a", "b", "control", "settings", "step", "second", "keep"):
             m.d.comb += getattr(lane, name).eq(getattr(self, name))
@@ -56,11 +58,11 @@ def random_instruction(rng, function):
 
 
 def expected(i, a, b, registers, top, place):
-    """y of all elements; of ROTATE, of each two one."""
+    """y of all elements before it saturates; of ROTATE, of each two one."""
     exponent = i.shift + (registers["amount"] if i.flags & Flag.AMOUNT else 0)
     if i.function == Function.ROTATE:
         products = a * wrapped(b, SINE_BITS)
-        return saturate(scaled(products[::2] + products[1::2], exponent), 32)
+        return scaled(products[::2] + products[1::2], exponent)
     factor = np.int64(i.immediate if i.flags & Flag.IMMEDIATE else registers["factor"])
     y = _compute(i, a, b, factor, exponent, np.int64(top), np.int64(place), CONFIG)
     return np.broadcast_to(y, a.shape)
@@ -81,7 +83,7 @@ async def check(ctx, dut, rng, function):
     keep = rng.random(count) < 0.9
     ctx.set(dut.control, control_of(i, CONFIG))
     ctx.set(dut.settings, settings_of(i, registers, top, place))
-    found = []
+    found, flags = [], []
     for n in range(count + latency):
         at = min(n, count - 1)
         ctx.set(dut.a, int(a[at]))
@@ -92,12 +94,17 @@ async def check(ctx, dut, rng, function):
         last = n - (latency - 1)
         ctx.set(dut.keep, bool(0 <= last < count and keep[last]))
         found.append(ctx.get(dut.y))
+        flags.append(ctx.get(dut.saturated))
         await ctx.tick()
     y = wrapped(np.array(found[latency:], np.int64), SUM_BITS)
     if rotate:
         y, keep = y[1::2], keep[1::2]
-    want = wrapped(expected(i, a, b, registers, top, place), SUM_BITS)
-    want = np.where(keep, want, 0)
+    exact, bits = expected(i, a, b, registers, top, place), y_bits(i)
+    want = exact if bits is None else saturate(exact, bits)
+    saturated = (want != exact) & keep & (bits == 32)
+    want = np.where(keep, wrapped(want, SUM_BITS), 0)
+    flags = flags[latency:][1::2] if rotate else flags[latency:]
+    assert flags == saturated.tolist(), (i, registers)
     wrong = np.flatnonzero(y != want)
     assert not len(wrong), (i, registers, wrong, a[wrong], b[wrong], y[wrong], want[wrong])
 

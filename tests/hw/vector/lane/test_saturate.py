@@ -41,6 +41,14 @@ def expected(function, k, whole, added, up, over, minus, keep, high):
     return int(saturate(np.int64(total), k))
 
 
+def leaves(function, k, whole, added, up, over, minus, keep, high):
+    """Whether y counts as saturated to 32 bits."""
+    if k < 32 or not keep or function in (Function.SQUARE, Function.ANGLE):
+        return 0
+    total = whole + added + up
+    return int(over or total != saturate(np.int64(total), 32))
+
+
 def test_every_bound():
     print("seed", SEED)
     rng = np.random.default_rng(SEED)
@@ -66,9 +74,10 @@ def test_every_bound():
                     ctx.set(dut.keep, keep)
                     ctx.set(dut.high, high)
                 if n >= dut.latency:
-                    found.append(ctx.get(dut.y))
+                    found.append((ctx.get(dut.y), ctx.get(dut.saturated)))
                 await ctx.tick()
-            for row, y in zip(rows, found, strict=True):
+            for row, (y, saturated) in zip(rows, found, strict=True):
                 assert y == expected(function, k, *row), (function, k, row)
+                assert saturated == leaves(function, k, *row), (function, k, row)
 
     simulate(dut, bench, limit=5000)
