@@ -7,6 +7,7 @@ import numpy as np
 from golden.config import AccelConfig, get_config
 from golden.isa import encode_program
 from rf8.checkpoint.model import Model
+from rf8.checkpoint.tokenizer import end_tokens
 from rf8.compiler.emitter import Emitter
 from rf8.compiler.graphs import graph_of
 from rf8.compiler.ir import (
@@ -88,7 +89,6 @@ def _program(layout: Layout, argmax: bool) -> Program:
             f"{model.name} needs {memory.end} bytes of memory, config {config.name!r} "
             f"addresses {1 << config.addr_bits}: use a shorter context"
         )
-    eos = model.config.get("eos_token_id")
     return Program(
         config=config,
         spec=spec,
@@ -100,6 +100,6 @@ def _program(layout: Layout, argmax: bool) -> Program:
         logits=layout.logits,
         regions=layout.regions,
         argmax=parts[0] if argmax else [],
-        eos=eos if isinstance(eos, int) and 0 <= eos < spec.vocab else None,
+        eos=end_tokens(model.config, model.files, spec.vocab),
         files=dict(model.files),
     )
