@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partialmethod
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,14 @@ class Bar:
 
     def __exit__(self, *failure: Any) -> None:
         self._bar.__exit__(*failure)
+
+
+def silence_bars() -> None:
+    """Switch off the bars of libraries, for logs, too; those that look for a terminal themselves,
+    as downloads do, are left alone."""
+    from tqdm import tqdm
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
 
 
 class StatusLine:
