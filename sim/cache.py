@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,8 +15,33 @@ from sim.toolchain import package_version
 
 
 def cache_dir() -> Path:
-    """Where builds are kept: ``RF8_CACHE``, else ``~/.cache/rf8``."""
-    return Path(os.environ.get("RF8_CACHE") or Path.home() / ".cache" / "rf8")
+    """Where builds are kept: ``RF8_CACHE``, else ``~/.cache/rf8``.
+
+    Raises
+    ------
+    OSError
+        Where neither is known: a user without a name and without ``HOME``.
+    """
+    if given := os.environ.get("RF8_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "rf8"
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, "no home directory: set RF8_CACHE", "~/.cache/rf8") from error
+
+
+def lend_home() -> None:
+    """Where no home directory can be written, call the cache one, if ``RF8_CACHE`` names it:
+    libraries and tools keep things there, and some stop without, as Yosys in WebAssembly does."""
+    home = None
+    with contextlib.suppress(RuntimeError):  # a user without a name and without HOME
+        home = Path.home()
+    given = os.environ.get("RF8_CACHE")
+    if not given or (home is not None and os.access(home, os.W_OK)):
+        return
+    if home is not None:  # models of the hub may be there, to be read
+        os.environ.setdefault("HF_HOME", str(home / ".cache" / "huggingface"))
+    os.environ["HOME"] = str(Path(given).absolute())
 
 
 def sources_digest() -> bytes:

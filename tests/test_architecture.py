@@ -57,8 +57,9 @@ _SHARED = {
         sim.benches.vectors
     """,
     "tests/software/checkpoint/test_huggingface.py": "rf8.checkpoint.families",
-    "tests/software/checkpoint/test_model.py": "rf8.checkpoint.load rf8.checkpoint.tokenizer",
+    "tests/software/checkpoint/test_model.py": "rf8.checkpoint.load",
     "tests/software/checkpoint/test_weights.py": "rf8.checkpoint.tensors",
+    "tests/software/cli/test_chat.py": "rf8.cli.generate",
     "tests/software/cli/test_cli.py": """
         rf8.cli.area rf8.cli.common rf8.cli.deepshape rf8.cli.evaluate rf8.cli.experiment
         rf8.cli.models rf8.cli.profile rf8.cli.run rf8.cli.support rf8.cli.verilog

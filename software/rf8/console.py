@@ -1,7 +1,9 @@
-"""What long work shows on a terminal: notes and a progress bar."""
+"""What long work shows on a terminal: notes, a progress bar, a line about what is being written."""
 
 from __future__ import annotations
 
+import sys
+from functools import partialmethod
 from typing import Any
 
 from rich.console import Console
@@ -30,3 +32,36 @@ class Bar:
 
     def __exit__(self, *failure: Any) -> None:
         self._bar.__exit__(*failure)
+
+
+def silence_bars() -> None:
+    """Switch off the bars of libraries, for logs, too; those that look for a terminal themselves,
+    as downloads do, are left alone."""
+    from tqdm import tqdm
+
+    tqdm.__init__ = partialmethod(tqdm.__init__, disable=True)
+
+
+class StatusLine:
+    """A line below the text that standard output is getting; nothing where no terminal is.
+
+    Clear it before more text is written: that may need its place.
+    """
+
+    def __init__(self) -> None:
+        self._works = sys.stderr.isatty() and not notes.is_dumb_terminal
+
+    def show(self, text: str) -> None:
+        """Write the line; the cursor stays where it is."""
+        # Down and up again, so that there is a line below; there and back; dim.
+        self._write(f"\x1bD\x1bM\x1b7\x1b[B\r\x1b[2K\x1b[2m{text[: notes.width - 1]}\x1b[0m\x1b8")
+
+    def clear(self) -> None:
+        """Erase all behind the cursor."""
+        self._write("\x1b[J")
+
+    def _write(self, codes: str) -> None:
+        if self._works:
+            sys.stdout.flush()
+            sys.stderr.write(codes)
+            sys.stderr.flush()

@@ -32,6 +32,20 @@ def test_options_of_the_build_are_of_its_name(monkeypatch, tmp_path):
     assert build.build_library(TINY) != first
 
 
+def test_a_build_that_is_there_needs_no_lock(monkeypatch, tmp_path):
+    """A cache may be given to users who may only read it."""
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); endmodule")
+    monkeypatch.setattr(build, "_build", lambda *arguments: arguments[3].touch())
+    library = build.build_library(TINY)
+
+    def denied(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(build, "lock", denied)
+    assert build.build_library(TINY) == library
+
+
 def test_failed_build_names_tool_and_log_and_keeps_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("RF8_CACHE", str(tmp_path))
     monkeypatch.setattr(build, "verilog_text", lambda *_: "module rf8(input x); garbage")

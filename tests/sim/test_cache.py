@@ -1,6 +1,7 @@
 """What builds are kept by: a change of anything that Verilog follows from makes another digest."""
 
 import multiprocessing
+import os
 import shutil
 import time
 from pathlib import Path
@@ -67,6 +68,35 @@ def test_cache_dir_is_what_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.delenv("RF8_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache.cache_dir() == tmp_path / ".cache" / "rf8"
+
+
+def test_without_a_home_the_cache_must_be_named(monkeypatch, tmp_path):
+    def nobody():
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr(Path, "home", nobody)
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path))
+    assert cache.cache_dir() == tmp_path
+    monkeypatch.delenv("RF8_CACHE")
+    with pytest.raises(OSError, match="no home directory: set RF8_CACHE"):
+        cache.cache_dir()
+
+
+def test_the_cache_is_a_home_where_none_can_be_written(monkeypatch, tmp_path):
+    home = tmp_path / "none"
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.delenv("RF8_CACHE", raising=False)
+    cache.lend_home()
+    assert os.environ["HOME"] == str(home)  # there is nothing to lend
+    monkeypatch.setenv("RF8_CACHE", str(tmp_path / "cache"))
+    cache.lend_home()
+    assert os.environ["HOME"] == str(tmp_path / "cache")
+    assert os.environ["HF_HOME"] == str(home / ".cache" / "huggingface")
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    cache.lend_home()
+    assert os.environ["HOME"] == str(home)
 
 
 def test_files_appear_whole(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import os
 import sys
 from typing import Annotated, NoReturn
 
@@ -12,6 +14,7 @@ import rf8
 from rf8.cli import (
     area,
     deepshape,
+    doctor,
     evaluate,
     experiment,
     fit,
@@ -24,15 +27,16 @@ from rf8.cli import (
     verilog,
 )
 from rf8.cli.common import app
-from rf8.console import notes
+from rf8.console import notes, silence_bars
 from rf8.errors import DataError, MachineStopped, Mismatch, UsageError
 from sim.build import BuildFailed
+from sim.cache import lend_home
 from sim.rtl import SimulationHung
 from sim.toolchain import ToolMissing
 
 __all__ = [
-    "app", "area", "deepshape", "evaluate", "experiment", "fit", "main", "models", "profile",
-    "quantize", "rate", "run", "support", "verilog",
+    "app", "area", "deepshape", "doctor", "evaluate", "experiment", "fit", "main", "models",
+    "profile", "quantize", "rate", "run", "support", "verilog",
 ]  # fmt: skip
 
 
@@ -64,11 +68,26 @@ def _fail(code: int, message: str) -> NoReturn:
     sys.exit(code)
 
 
+def _check_text(arguments: list[str]) -> None:
+    """Python passes bytes that are no UTF-8 on as lone surrogates, which nothing else takes."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"argument {number} is no UTF-8: {os.fsencode(argument)!r}") from None
+
+
 def main() -> None:
     """Run the command; errors become one line and an exit code (1 data, 2 usage)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for terminals that are not UTF-8
+    silence_bars()
+    lend_home()
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
+        _check_text(arguments)
         code = app(arguments, standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):

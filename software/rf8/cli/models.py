@@ -16,7 +16,15 @@ import rf8
 from golden.config import get_config
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model
-from rf8.cli.common import ArgmaxOption, ConfigOption, JsonOption, ModelArgument, app
+from rf8.cli.common import (
+    ArgmaxOption,
+    ConfigOption,
+    JsonOption,
+    ModelArgument,
+    ModelOrFileArgument,
+    app,
+    is_image,
+)
 from rf8.cli.profile import show
 from rf8.console import Bar
 from rf8.errors import UsageError
@@ -79,11 +87,11 @@ def compiled(
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
 def info(
-    model_or_file: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", help="Model or image")],
+    model_or_file: ModelOrFileArgument,
     as_json: JsonOption = False,
 ) -> None:
     """Show what a model or a program image holds."""
-    if Path(model_or_file).is_file():
+    if is_image(model_or_file):
         about = _about_program(Program.load(model_or_file))
     else:
         about = _about_model(load_model(model_or_file))

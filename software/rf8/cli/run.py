@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -18,7 +20,9 @@ from rich.table import Table
 
 from golden.config import CONFIGS, RESULT_FRAC, get_config
 from rf8.checkpoint.load import load_model
-from rf8.cli.common import ArgmaxOption, JsonOption, app
+from rf8.cli.chat import Conversation, talk
+from rf8.cli.common import ArgmaxOption, JsonOption, ModelOrFileArgument, app, is_image
+from rf8.cli.generate import Generated, Text, generate
 from rf8.cli.models import compiled
 from rf8.cli.quantize import read_tokens, text_window
 from rf8.console import Bar, notes
@@ -41,15 +45,29 @@ class Backend(StrEnum):
 
 @app.command(
     epilog=(
-        'Example: [bold]rf8 run default --prompt "In the beginning" --backend both[/bold]. '
-        "Exit codes: 0 done, 1 bad data or a difference, 2 bad usage."
+        'Examples: [bold]rf8 run default --prompt "In the beginning" --backend both[/bold]; '
+        '[bold]rf8 run smollm2-135m --chat --prompt "Who was Ada Lovelace?" --backend golden[/bold]'
+        "; [bold]rf8 run MODEL --chat[/bold] for a conversation, on a terminal or a question a "
+        "line from a pipe. Exit codes: 0 done, 1 bad data or a difference, 2 bad usage."
     ),
 )
 def run(
-    model_or_file: Annotated[str, typer.Argument(metavar="MODEL_OR_FILE", help="Model or image")],
+    model_or_file: ModelOrFileArgument,
     prompt: Annotated[str | None, typer.Option(help="Text to continue")] = None,
     prompt_ids: Annotated[str | None, typer.Option(help="Token ids to continue: 1,2,3")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens to generate")] = 32,
+    prompt_file: Annotated[
+        str | None, typer.Option(help="File with the text, - for standard input; a last line break "
+        "is left out")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a question, put in the model's own chat "
+        "template; without a prompt: a conversation")
+    ] = False,
+    system: Annotated[str | None, typer.Option(help="... what the model is told before it")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to generate: 32, in a chat as many as there is room "
+        "for")
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="RTL simulation, golden model, or both compared")]
     = Backend.rtl,
     config: Annotated[str | None, typer.Option(help=f"Accelerator: {', '.join(CONFIGS)}")] = None,
@@ -73,48 +91,77 @@ def run(
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Generate text and report what the machine did."""
-    program = _program(model_or_file, config, argmax)
+    given = _prompt(prompt, prompt_ids, prompt_file)
+    if system is not None and not chat:
+        raise UsageError("--system belongs to --chat")
     if perplexity is not None:
-        if prompt is not None or prompt_ids is not None:
+        if given is not None or chat:
             raise UsageError("--perplexity reads its text from the file: leave the prompt out")
-        _perplexity(program, perplexity, tokens, out, as_json)
+        _perplexity(_program(model_or_file, config, argmax), perplexity, tokens, out, as_json)
         return
-    ids = _prompt(program, prompt, prompt_ids)
-    memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
+    if given is None and not chat:
+        raise UsageError(
+            "give either --prompt TEXT or --prompt-ids 1,2,3, or --prompt-file FILE, or --chat"
+        )
+    if chat and isinstance(given, list):
+        raise UsageError("--chat puts text in a template: give --prompt in place of --prompt-ids")
+    if chat and given is None and logits is not None:
+        raise UsageError("--logits with --chat needs one question: --prompt TEXT")
+    if max_new_tokens is not None and max_new_tokens < 0:
+        raise UsageError(f"--max-new-tokens is {max_new_tokens}, must be 0 or more")
     if seed < 0:
         raise UsageError(f"--seed is {seed}, must be 0 or more")
     if not temperature and (top_k is not None or top_p != 1):
         raise UsageError("--top-k and --top-p need a --temperature: without one, greedy")
     choose = Sampler(temperature, seed, top_k=top_k, top_p=top_p) if temperature else None
+    program = _program(model_or_file, config, argmax)
+    # What is wrong with a prompt is said before a simulator is built.
+    conversation = Conversation(program, system) if chat else None
+    ids = _ids(program, conversation, given)
+    memory = MemoryModel(latency=latency, bandwidth=bandwidth, stalls=stalls, seed=seed)
     with Stages(notes) as stages:
         session = Session(
             program, backend.value, memory=memory, waveform=waveform, progress=stages
         )  # fmt: skip
+    rows: list[Any] = []
+    options: dict[str, Any] = {
+        "choose": choose,
+        "on_logits": None if logits is None else rows.append,
+    }
     with session, ExitStack() as files:
-        session.check_ids(ids)
-        session.check_length(len(ids), max_new_tokens)
+        most = 32 if max_new_tokens is None else max_new_tokens
+        if ids:
+            session.check_ids(ids)
+        if not chat:
+            session.check_length(len(ids), most)
         # Opened first: hours of simulation must not end at a path that cannot be written.
         target = None if logits is None else files.enter_context(replaced_file(logits))
-        rows: list[Any] = []
-        text = _Text(program, quiet=as_json)
-        text.show(ids)
-        new = []
-        keep = None if target is None else rows.append
-        for token in session.stream(ids, max_new_tokens, choose=choose, on_logits=keep):
-            new.append(token)
-            text.show([token])
-        text.end()
+        if conversation is None:
+            shown = Text(program, quiet=as_json)
+            shown.show(ids)
+            turns = [generate(session, ids, most, shown, **options)]
+        else:
+
+            def ask(question: str, talk: Conversation = conversation) -> Generated:
+                return talk.answer(session, question, max_new_tokens, quiet=as_json, **options)
+
+            if isinstance(given, str):
+                turns = [ask(given)]
+            else:
+                turns = talk(conversation, ask, as_json=as_json)
         if target is not None:
             values = np.concatenate(rows) if rows else session.append(ids)
             with target.open("wb") as handle:
                 np.save(handle, (values * 2.0**-RESULT_FRAC).astype(np.float32))
         session.check_memory()
     if as_json:
-        result: dict[str, Any] = {"prompt_ids": ids, "ids": new, "text": text.of(new)}
+        # A conversation has told its turns.
+        result = {"turns": len(turns)} if given is None else asdict(turns[0])
         result |= {"backend": backend.value, "config": program.config.name}
         print(json.dumps(result | {"stats": session.stats.as_dict()}))
     else:
-        _summary(session.stats, backend, program, len(new))
+        print()
+        _summary(session.stats, backend, program, turns)
 
 
 def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_json: bool) -> None:
@@ -145,37 +192,8 @@ def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_js
     )
 
 
-class _Text:
-    """Shows tokens as they come: as text where the model has a tokenizer, else as numbers."""
-
-    def __init__(self, program: Program, *, quiet: bool) -> None:
-        self._tokenizer, self._quiet = program.tokenizer(), quiet
-        self._ids: list[int] = []
-        self._shown = 0
-
-    def of(self, ids: list[int]) -> str | None:
-        return None if self._tokenizer is None else str(self._tokenizer.decode(ids))
-
-    def show(self, ids: list[int]) -> None:
-        self._ids += ids
-        if self._quiet:
-            return
-        if self._tokenizer is None:
-            print(*ids, end=" ", flush=True)
-            return
-        text = self.of(self._ids) or ""
-        # A character may need several tokens: wait for the rest of it.
-        ready = text.rstrip("\N{REPLACEMENT CHARACTER}")
-        print(ready[self._shown :], end="", flush=True)
-        self._shown = max(self._shown, len(ready))
-
-    def end(self) -> None:
-        if not self._quiet:
-            print("\n")
-
-
 def _program(model_or_file: str, config: str | None, argmax: bool) -> Program:
-    if not Path(model_or_file).is_file():
+    if not is_image(model_or_file):
         return compiled(load_model(model_or_file), config or "sim", argmax=argmax)
     program = Program.load(model_or_file)
     if argmax and not program.argmax:
@@ -191,29 +209,50 @@ def _program(model_or_file: str, config: str | None, argmax: bool) -> Program:
     return program
 
 
-def _prompt(program: Program, text: str | None, ids: str | None) -> list[int]:
-    if (text is None) == (ids is None):
-        raise UsageError("give either --prompt TEXT or --prompt-ids 1,2,3")
+def _prompt(text: str | None, ids: str | None, file: str | None) -> str | list[int] | None:
+    """The one prompt that was given, as text or as tokens; None if there is none."""
+    if sum(given is not None for given in (text, ids, file)) > 1:
+        raise UsageError("give one of --prompt TEXT, --prompt-ids 1,2,3 and --prompt-file FILE")
     if ids is not None:
         try:
             return [int(part) for part in ids.split(",")]
         except ValueError:
             raise UsageError(f"--prompt-ids is {ids!r}, must be numbers like 1,2,3") from None
+    if file is None:
+        return text
+    content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(f"--prompt-file {file} is no UTF-8 text: {error}") from error
+
+
+def _ids(
+    program: Program, conversation: Conversation | None, given: str | list[int] | None
+) -> list[int]:
+    """The tokens of the prompt; none for a conversation that has yet to begin."""
+    if given is None or isinstance(given, list):
+        return given or []
+    if conversation is not None:
+        return conversation.ids(given)
     tokenizer = program.tokenizer()
     if tokenizer is None:
         raise DataError(f"{program.model} has no tokenizer.json: use --prompt-ids")
-    found = list(tokenizer.encode(text).ids)
+    found = list(tokenizer.encode(given).ids)
     if not found:
         raise UsageError("the prompt is empty: give at least one token")
     return found
 
 
-def _summary(stats: Stats, backend: Backend, program: Program, new: int) -> None:
+def _summary(stats: Stats, backend: Backend, program: Program, turns: list[Generated]) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("model", f"{program.model}, config {program.config.name}, backend {backend}")
+    new = sum(len(turn.ids) for turn in turns)
     table.add_row("tokens", f"{stats.tokens} computed, {new} of them generated")
     rate = stats.tokens / max(stats.seconds, 1e-9)
     table.add_row("time", f"{stats.seconds:.1f} s, {rate:.2f} tokens/s")
+    if len(turns) == 1 and turns[0].ids:
+        table.add_row("generating", turns[0].speed)
     if stats.counters:
         table.add_row("cycles per token", f"{stats.cycles_per_token:,.0f}, the whole model")
         table.add_row(

@@ -202,8 +202,8 @@ def attend(
 ) -> int:
     """The context vectors of all heads, one after the other; returns the place of the first.
 
-    ``scale``, ``window``: as of `golden.attention.attention`. Heads are taken in groups as large as the
-    scratchpad has room for.
+    ``scale``, ``window``: as of `golden.attention.attention`. Heads are taken in groups as large as
+    the scratchpad has room for.
     """
     config, context = e.config, heads.context
     blocks = queries(e, q, heads, scale)

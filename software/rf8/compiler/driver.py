@@ -7,6 +7,7 @@ import numpy as np
 from golden.config import AccelConfig, get_config
 from golden.isa import encode_program
 from rf8.checkpoint.model import Model
+from rf8.checkpoint.tokenizer import end_tokens
 from rf8.compiler.emitter import Emitter
 from rf8.compiler.layout import Layout
 from rf8.compiler.lower import Lowering
@@ -79,7 +80,6 @@ def _program(layout: Layout, argmax: bool) -> Program:
             f"{model.name} needs {memory.end} bytes of memory, config {config.name!r} "
             f"addresses {1 << config.addr_bits}: use a shorter context"
         )
-    eos = model.config.get("eos_token_id")
     return Program(
         config=config,
         architecture=str(model.config.get("model_type")),
@@ -92,6 +92,6 @@ def _program(layout: Layout, argmax: bool) -> Program:
         logits=layout.logits,
         regions=layout.regions,
         argmax=parts[0] if argmax else [],
-        eos=eos if isinstance(eos, int) and 0 <= eos < model.vocab else None,
+        eos=end_tokens(model.config, model.files, model.vocab),
         files=dict(model.files),
     )

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rf8.gg.distribution import cdf, check_parameters
-from rf8.gg.fit import Data, blocks
+from rf8.gg.fit import Data, blocks, repeatable
 from rf8.gg.rate import STEP
 
 LOW_BITS = 10
@@ -87,7 +87,7 @@ class Reshaping:
     Parameters
     ----------
     x
-        Float values of any shape, or an iterable of chunks that can be iterated twice. Compared as
+        Float values of any shape, or an iterable of chunks (`rf8.gg.fit.fit`). Compared as
         float32; of equal ones the earlier gets the lower level.
     goal
         As many values as x has.
@@ -96,7 +96,7 @@ class Reshaping:
     """
 
     def __init__(self, x: Data, goal: Target, *, name: str = "x") -> None:
-        self.goal = goal
+        self.goal, x = goal, repeatable(x)
         self._name = name
         self._ends = np.cumsum(goal.counts)  # rank after the last of each level
         self._known: NDArray[np.uint32] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -65,10 +66,10 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
     Parameters
     ----------
     x
-        Float values of any shape, NumPy or torch, any float type; or an iterable of such chunks
-        that can be iterated several times (a list, or an object that opens a file anew), so that
-        data larger than memory can be fitted. Sums are taken in float64 over values scaled by a
-        power of two, so that float16 does not overflow.
+        Float values of any shape, NumPy or torch, any float type; or an iterable of such chunks,
+        so that data larger than memory can be fitted: an object that opens a file anew each time
+        it is iterated. What can be iterated once, a generator, is kept as a list. Sums are taken in
+        float64 over values scaled by a power of two, so that float16 does not overflow.
     method
         "moments": inverts ``E[x^2] / E[|x|]^2 = G(1/v) G(3/v) / G(2/v)^2`` (Mallat 1989).
         "mle": maximum likelihood. Given v the best scale is ``a^v = v mean |x|^v``; v is the root
@@ -86,16 +87,27 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
     """
     if method not in ("moments", "mle"):
         raise ValueError(f'method must be "moments" or "mle", got {method!r}')
+    x = repeatable(x)
     n, largest, mean = _survey(x, name)
     fitted = loc is None
     centre = mean if loc is None else loc
+    if not math.isfinite(centre):
+        raise ValueError(f"{name}: the location is {centre}, beyond float64")
     # The largest distance becomes 1/2 to 1 or a little more, exactly.
-    unit = 2.0 ** math.frexp(largest + abs(centre))[1]
+    exponent = min(math.frexp(min(largest + abs(centre), sys.float_info.max))[1], 1023)
+    unit = 2.0**exponent
+    # Float32 has its own powers of two, and 1 / unit may be none of float64's.
+    narrow, halves = abs(exponent) <= 126, (-exponent // 2, -exponent - -exponent // 2)
+
+    def scaled(block: Tensor) -> Tensor:
+        if narrow:
+            return _wide(block).mul(1 / unit)
+        return block.double().mul(2.0 ** halves[0]).mul_(2.0 ** halves[1])
 
     def total(*functions: Callable[[Tensor], Tensor]) -> list[float]:
         sums = [0.0] * len(functions)
         for block in blocks(x, name):
-            size = _wide(block).mul(1 / unit).sub_(centre / unit).abs_()
+            size = scaled(block).sub_(centre / unit).abs_()
             for k, function in enumerate(functions):
                 sums[k] += float(function(size))
         return sums
@@ -136,15 +148,46 @@ def fit(x: Data, method: Method = "moments", *, loc: float | None = 0.0, name: s
     )
 
 
+def repeatable(x: Data) -> Data:
+    """The same data, as a list if it could be iterated only once."""
+    return list(x) if isinstance(x, Iterator) else x
+
+
 def blocks(x: Data, name: str, size: int = BLOCK) -> Iterator[Tensor]:
-    """The values of all chunks, flat, at most ``size`` at a time; ValueError for integers."""
+    """The values of all chunks, flat, at most ``size`` at a time.
+
+    Raises ValueError for what is not of floats, or has no values of its own: tensors that are
+    sparse or on the device "meta", masked arrays.
+    """
     for chunk in [x] if isinstance(x, np.ndarray | Tensor) else x:
-        tensor = torch.as_tensor(chunk).detach()
-        if not tensor.dtype.is_floating_point:
-            raise ValueError(f"{name}: dtype {tensor.dtype}, give floats")
-        flat = tensor.reshape(-1)
+        flat = _flat(chunk, name)
         for first in range(0, len(flat), size):
-            yield flat[first : first + size]
+            block = flat[first : first + size]
+            if isinstance(block, Tensor):
+                # Of its floats of 8 bits torch knows little more than how to widen them.
+                yield block.float() if block.dtype.itemsize == 1 else block
+            else:
+                kind = block.dtype.newbyteorder("=") if block.dtype.kind == "f" else np.float32
+                wide = np.float64 if block.dtype.itemsize > 8 else kind
+                # A copy where torch has no such array: big-endian, of negative strides, read-only.
+                yield torch.from_numpy(np.require(block, wide, ["C", "W"]))
+
+
+def _flat(chunk: Chunk, name: str) -> NDArray[Any] | Tensor:
+    """The values, flat; checked as `blocks` says."""
+    if isinstance(chunk, Tensor):
+        if not chunk.dtype.is_floating_point:
+            raise ValueError(f"{name}: dtype {chunk.dtype}, give floats")
+        if chunk.is_meta or chunk.layout is not torch.strided:
+            raise ValueError(f"{name}: a tensor that is {'meta' if chunk.is_meta else 'sparse'}")
+        return chunk.detach().reshape(-1)
+    if isinstance(chunk, np.ma.MaskedArray):
+        raise ValueError(f"{name}: a masked array, give its compressed() values")
+    array = np.asarray(chunk)
+    # NumPy's own floats, and those of ml_dtypes: bfloat16, float8_e4m3fn and so on.
+    if array.dtype.kind != "f" and "float" not in array.dtype.name:
+        raise ValueError(f"{name}: dtype {array.dtype}, give floats")
+    return array.reshape(-1)
 
 
 def _wide(block: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rf8.gg.distribution import sample
+from rf8.gg.distribution import check_range, sample
 from rf8.gg.ziggurat import fill_
 
 M = TypeVar("M", bound=nn.Module)
@@ -99,8 +99,11 @@ def gg_(
         [in, out] as in transformers' Conv1D, has its inputs where torch counts "fan_out".
     generator: of the tensor's device; the default one if None.
 
-    Raises ValueError for a non-positive shape or gain, a one-dimensional tensor or another mode.
+    Raises ValueError for a non-positive shape or gain, a one-dimensional tensor, one that is not of
+    floats or cannot hold the samples, or another mode.
     """
+    if not tensor.is_floating_point():
+        raise ValueError(f"GG init needs a tensor of floats, got {tensor.dtype}")
     if tensor.ndim < 2:
         raise ValueError(f"GG init needs a tensor of two or more dimensions, got {tensor.ndim}")
     if mode not in ("fan_in", "fan_out"):
@@ -111,6 +114,7 @@ def gg_(
     receptive_field = math.prod(tensor.shape[2:])
     n = tensor.shape[1 if mode == "fan_in" else 0] * receptive_field
     scale = gg_scale(shape, xi / n)
+    check_range(shape, scale, tensor.dtype)
     if tensor.is_meta:
         return tensor
     if tensor.dtype == torch.float32 and tensor.is_contiguous():

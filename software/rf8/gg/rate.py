@@ -14,28 +14,41 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from rf8.gg.fit import blocks
 
 Symbols = NDArray[np.int64]
 
 STEP = 2.0**-13
 """Of uniform quantisation, unless said otherwise."""
 ZSTD_LEVEL = 3  # zstd's own default
+MOST = 2**50
+"""Magnitude of a symbol."""
 CHUNK = 1 << 20  # symbols whose bits are laid out at a time, one bit a byte
 
 
-def quantize_uniform(weights: ArrayLike, step: float = STEP, *, name: str = "weights") -> Symbols:
+def quantize_uniform(
+    weights: ArrayLike | Tensor, step: float = STEP, *, name: str = "weights"
+) -> Symbols:
     """Multiples of ``step`` nearest to float weights of any shape; ties to even.
 
-    Raises ValueError for NaN or infinity, integers, or a step that is not positive and finite.
+    Raises ValueError for NaN or infinity, integers, a step that is not positive and finite, or one
+    so small that multiples lie beyond 2^50, where float64 loses the last digits.
     """
     if not 0 < step < math.inf:
         raise ValueError(f"step must be positive and finite, got {step}")
-    values = np.asarray(weights)
-    if values.dtype.kind != "f":
-        raise ValueError(f"{name}: dtype {values.dtype}, give floats")
+    known = weights if isinstance(weights, np.ndarray | Tensor) else np.asarray(weights)
+    parts = [block.double().cpu().numpy() for block in blocks(known, name)]
+    values = np.concatenate([np.empty(0), *parts])
     if not np.isfinite(values).all():
         raise ValueError(f"{name} has {int((~np.isfinite(values)).sum())} NaN or Inf")
-    symbols: Symbols = np.rint(values.astype(np.float64) / step).astype(np.int64).ravel()
+    with np.errstate(over="ignore"):
+        multiples = np.rint(values / step)
+    largest = float(np.abs(multiples).max(initial=0))
+    if largest > MOST:
+        raise ValueError(f"{name}: {largest:.3g} steps of {step:g}, at most 2^50: a larger step")
+    symbols: Symbols = multiples.astype(np.int64)
     return symbols
 
 
@@ -188,10 +201,10 @@ def _checked(symbols: ArrayLike) -> Symbols:
         raise ValueError(f"symbols have dtype {values.dtype}, give integers")
     if values.size == 0:
         raise ValueError("there are no symbols")
-    flat = values.astype(np.int64).ravel()
-    if flat.min() < -(2**50) or flat.max() > 2**50:
+    # Before the cast: the largest of uint64 would become negative.
+    if int(values.min()) < -MOST or int(values.max()) > MOST:
         raise ValueError("symbols must lie within 2^50 of 0; take a larger step")
-    return flat
+    return values.astype(np.int64).ravel()
 
 
 def _pack(words: NDArray[Any], lengths: NDArray[Any]) -> bytes:

@@ -69,6 +69,7 @@ class Program:
     ``regions``: all memory that programs write. ``argmax``: the first token of each part of the
     vocabulary whose largest logit the machine finds; in place of logits lies a word for each of
     them, with that logit and the number of its token in the part. Empty: there are all logits.
+    ``eos``: tokens that end a text.
     """
 
     config: AccelConfig
@@ -82,7 +83,7 @@ class Program:
     logits: Buffer
     regions: list[Region]
     argmax: list[int] = field(default_factory=list)
-    eos: int | None = None
+    eos: tuple[int, ...] = ()
     files: dict[str, bytes] = field(default_factory=dict)
 
     def entry(self, columns: int, head: bool) -> Entry:
@@ -229,9 +230,14 @@ class Program:
             logits=Buffer(**about["logits"]),
             regions=[Region(**region) for region in about["regions"]],
             argmax=[int(first) for first in about["argmax"]],
-            eos=about["eos"],
+            eos=_tokens(about["eos"]),
             files={name: data.tobytes() for name, data in part("file.").items()},
         )
+
+
+def _tokens(eos: list[int] | int | None) -> tuple[int, ...]:
+    """Images of before hold one token or none."""
+    return tuple(eos) if isinstance(eos, list) else () if eos is None else (eos,)
 
 
 def _entry(fields: dict[str, Any]) -> Entry:

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from sim.build import BuildFailed
-from sim.cache import cache_dir, write_atomically
+from sim.cache import cache_dir, lend_home, write_atomically
 from sim.toolchain import package_version, tool_path
 
 
@@ -38,6 +38,7 @@ def run_tool(
 
 def _run(tool: str, arguments: list[str], inputs: dict[str, str], output: str, log: Path) -> str:
     program = tool_path(tool)
+    lend_home()
     log.parent.mkdir(parents=True, exist_ok=True)
     # In a folder of its own: these tools, in WebAssembly, do not see every path.
     with tempfile.TemporaryDirectory(dir=log.parent) as name:

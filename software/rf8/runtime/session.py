@@ -135,11 +135,11 @@ class Session:
         except BaseException:
             self.close()
             raise
-        self._position = 0
+        self._held: list[int] = []  # tokens whose keys and values are in the cache
 
     def reset(self) -> None:
         """Forget all tokens."""
-        self._position = 0
+        self._held.clear()
 
     def close(self) -> None:
         """Close the machines: free the simulator and finish the waveform."""
@@ -174,7 +174,7 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens in the cache."""
-        return self._position
+        return len(self._held)
 
     def forward(self, ids: Sequence[int]) -> NDArray[np.float32]:
         """Logits [T, vocab] of a sequence from its start.
@@ -217,7 +217,7 @@ class Session:
         try:
             logits = self._append(list(ids), last_only)
         except BaseException:
-            self._position = before  # the session can go on from where it was
+            del self._held[before:]  # the session can go on from where it was
             raise
         self.stats.seconds += time.perf_counter() - started
         return logits
@@ -233,8 +233,8 @@ class Session:
             at += count
             head = not last_only or at == len(ids)
             entry = self.program.entry(count, head)
-            self._run(entry, part)
-            self._position += count
+            self._run(entry, self.position, part)
+            self._held += part
             self.stats.tokens += count
             if head:
                 logits.append(self._logits(count))
@@ -242,13 +242,10 @@ class Session:
 
     def run_at(self, position: int, ids: list[int], head: bool) -> dict[str, int]:
         """Run one program for tokens at ``position``, whatever the cache holds before it; for
-        measuring. Gives the counters that `stats` sums up."""
-        before, self._position = self._position, position
+        measuring. Gives the counters that `stats` sums up. Tokens held from there on are lost."""
         already = Counter(self.stats.counters)
-        try:
-            self._run(self.program.entry(len(ids), head), ids)
-        finally:
-            self._position = before
+        del self._held[position:]
+        self._run(self.program.entry(len(ids), head), position, ids)
         return {name: n - already[name] for name, n in self.stats.counters.items()}
 
     def _logits(self, columns: int) -> Int64:
@@ -268,16 +265,24 @@ class Session:
         *,
         choose: Callable[[Int64], int] | None = None,
         on_logits: Callable[[Int64], object] | None = None,
+        resume: bool = False,
     ) -> Iterator[int]:
-        """Continuation of ``ids``, token by token, up to the end-of-text token.
+        """Continuation of ``ids``, token by token, up to one of the program's end tokens.
 
         ``choose`` takes Q16 logits [vocab] and gives the next token; the likeliest by default.
         ``on_logits`` gets the Q16 logits of every position as they are computed, [T, vocab]; the
-        head then runs for all positions of the prompt, not for the last alone.
+        head then runs for all positions of the prompt, not for the last alone. ``resume``: where
+        the cache holds the first tokens of ``ids``, only the others are computed.
         """
         self.check_length(len(ids), max_new_tokens)
-        self.reset()
-        pending = list(ids)
+        shared = 0
+        # The last token is computed in any case: its logits are not held.
+        while resume and shared < min(self.position, len(ids) - 1):
+            if self._held[shared] != ids[shared]:
+                break
+            shared += 1
+        del self._held[shared:]
+        pending = list(ids[shared:])
         for _ in range(max_new_tokens):
             if choose is None and on_logits is None:
                 token = self.next_token(pending)
@@ -287,7 +292,7 @@ class Session:
                     on_logits(logits)
                 token = int(logits[-1].argmax()) if choose is None else choose(logits[-1])
             yield token
-            if token == self.program.eos:
+            if token in self.program.eos:
                 return
             pending = [token]
 
@@ -322,9 +327,9 @@ class Session:
                 f"{self.position + len(ids)} tokens exceed the context of {self.program.context}"
             )
 
-    def _run(self, entry: Entry, tokens: list[int]) -> None:
+    def _run(self, entry: Entry, position: int, tokens: list[int]) -> None:
         ends = {
-            name: machine.run(entry.address, self._position, tokens)
+            name: machine.run(entry.address, position, tokens)
             for name, machine in self.machines.items()
         }
         counts = [end.counters for end in ends.values() if "cycles" in end.counters]

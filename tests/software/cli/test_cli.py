@@ -1,10 +1,15 @@
 """The command as users call it: in a process of its own."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from command import rf8
+
+from rf8.cli.common import _models
 
 
 def test_quantize_compile_info_run(checkpoint, tmp_path):
@@ -97,6 +102,43 @@ def test_mistakes_get_one_line(image, tmp_path, monkeypatch, arguments, code, me
     assert message in done.stderr and "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_arguments_that_are_no_text_and_terminals_that_know_little():
+    command = [sys.executable, "-m", "rf8.cli", "run", "default", "--prompt"]
+    more = ["--backend", "golden", "--max-new-tokens", "1"]
+    done = subprocess.run([*command, b"abc\xff", *more], capture_output=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert b"argument 4 is no UTF-8: b'abc\\xff'" in done.stderr
+    done = rf8("run", "default", "--prompt", "naïve", *more, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("na\\xefve")
+
+
+def test_a_gguf_file_is_a_model(tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" + bytes(20))
+    for command in (["info", path], ["run", path, "--prompt-ids", "1", "--backend", "golden"]):
+        done = rf8(*command)
+        assert done.returncode == 1 and "is no GGUF file" in done.stderr
+
+
+def test_a_shell_completes_models(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my").mkdir()
+    (tmp_path / "mine.gguf").touch()
+    (tmp_path / "mine.txt").touch()
+    (tmp_path / "model").symlink_to(checkpoint)
+    assert _models("m") == ["mine.gguf", "model", "my/"]
+    assert _models("") == ["default", "smollm2-135m", "mine.gguf", "model", "my/"]
+    assert _models(f"{tmp_path}/mo") == [f"{tmp_path}/model"]
+    assert _models("d") == ["default"] and _models("none/") == []
+    words = {"_RF8_COMPLETE": "complete_bash", "COMP_WORDS": "rf8 run def", "COMP_CWORD": "2"}
+    code = "import sys; sys.argv = ['rf8']; from rf8.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words}
+    )
+    assert done.stdout.split() == ["default"]
 
 
 def test_perplexity_of_a_text_goes_on_where_it_was(tmp_path):

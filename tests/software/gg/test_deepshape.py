@@ -109,6 +109,12 @@ def test_values_are_applied_once():
         mapped.apply(x[:1])
 
 
+def test_a_generator_is_as_good_as_a_list():
+    x, goal = weights(100), ds.target(100, 1.0, 0.05, min_count=0.01)
+    once = ds.Reshaping((part for part in np.split(x, 4)), goal)
+    assert (once.apply(x[::-1][::-1].astype(">f4")) == ds.Reshaping(x, goal).apply(x)).all()
+
+
 def test_change_says_what_happened_and_undoes_it():
     x = weights(20_000)
     goal = ds.target(len(x), 1.0, 0.03, step=2.0**-6)
@@ -130,7 +136,7 @@ def test_change_says_what_happened_and_undoes_it():
     ("x", "words"),
     [
         (np.array([1.0, math.nan, 2.0], np.float32), "w has 1 NaN or Inf"),
-        (np.array([1, 2, 3]), "w: dtype torch.int64, give floats"),
+        (np.array([1, 2, 3]), "w: dtype int64, give floats"),
         (np.zeros(2, np.float32), "w has 2 values, the target 3"),
         (np.zeros(0, np.float32), "w has 0 values, the target 3"),
     ],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
@@ -140,3 +142,65 @@ def test_model_with_unknown_parameters_is_refused() -> None:
     model.extra = nn.PReLU()
     with pytest.raises(TypeError, match="extra, a PReLU"):
         gg.init_model_(model, shape=1.5)
+
+
+@pytest.mark.parametrize("shape", [0.02, 0.5, 2.0, 8.0])
+def test_shares_and_their_inverse_are_scipys(shape: float) -> None:
+    theirs = stats.gennorm(shape)
+    q = np.array([1e-12, 1e-9, 0.02, 0.3, 0.45, 0.499999])
+    x = gg.ppf(q, shape, 1.0)
+    np.testing.assert_allclose(gg.cdf(x, shape, 1.0), q, rtol=1e-9)
+    np.testing.assert_allclose(theirs.cdf(x), q, rtol=1e-8)
+
+
+@pytest.mark.parametrize("shape", [20.0, 50.0, 300.0, 1e6])
+def test_large_shapes_are_flat_around_the_centre(shape: float) -> None:
+    """``|x|^v`` vanishes in float64 there, and its root does not come back."""
+    half = np.exp(math.lgamma(1 + 1 / shape))
+    x = np.array([-0.4, -0.1, -1e-3, -1e-30, 0.0, 1e-30, 0.02, 0.3])
+    expected = 0.5 + x / (2 * half)
+    # Next order of the density's integral.
+    expected -= np.sign(x) * np.abs(x) ** (shape + 1) / (2 * half * (shape + 1))
+    np.testing.assert_allclose(gg.cdf(x, shape, 1.0), expected, rtol=1e-13)
+    q = np.array([1e-3, 0.1, 0.3, 0.45, 0.499, 0.6, 0.75])
+    np.testing.assert_allclose(gg.cdf(gg.ppf(q, shape, 1.0), shape, 1.0), q, rtol=1e-9)
+    np.testing.assert_allclose(gg.ppf(expected[:3], shape, 1.0), x[:3], rtol=1e-12)
+
+
+def test_the_largest_shapes_are_uniform() -> None:
+    assert gg.logpdf(np.zeros(1), 1e9, 0.5)[0] == pytest.approx(0.0, abs=1e-8)
+    assert gg.ppf(np.array([0.25]), 1e300, 2.0)[0] == -1.0
+
+
+@pytest.mark.parametrize("shape", [0.01, 0.04, 0.1, 300.0])
+def test_samples_fit_their_type_or_are_refused(shape: float) -> None:
+    with pytest.raises(ValueError, match=r"beyond torch.float32: scale \S+ or less") as large:
+        gg.sample((9,), shape, 1e39)
+    most = float(str(large.value).split()[-3])
+    x = gg.sample((20_000,), shape, most * 0.99, generator=_generator(3))
+    assert x.isfinite().all() and x.any()
+    with pytest.raises(ValueError, match=r"too small for torch.float32: scale \S+ or more") as tiny:
+        gg.sample((9,), shape, 1e-300)
+    least = float(str(tiny.value).split()[-3])
+    assert gg.sample((20_000,), shape, min(least * 1.01, most), generator=_generator(3)).any()
+
+
+def test_tensors_that_hold_no_samples() -> None:
+    for dtype in (torch.int32, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=f"needs a tensor of floats, got {dtype}"):
+            gg.gg_(torch.empty(3, 3, dtype=dtype), 1.0)
+    with pytest.raises(ValueError, match=r"beyond torch\.float16"):
+        gg.gg_(torch.empty(3, 3, dtype=torch.float16), 1.0, gain=1e9)
+    assert gg.gg_(torch.empty(64, 64, dtype=torch.float8_e5m2), 2.0).float().std() > 0.1
+
+
+def test_arrays_that_torch_does_not_have() -> None:
+    x = np.linspace(-2, 2, 9)
+    expected = gg.cdf(x, 1.5, 1.0)
+    for same in (x[::-1][::-1], x.astype(">f8"), np.repeat(x, 2)[::2], list(x)):
+        assert (gg.cdf(same, 1.5, 1.0) == expected).all()
+    assert (gg.cdf(x[::-1], 1.5, 1.0) == expected[::-1]).all()
+    assert gg.cdf(0.0, 1.5, 1.0) == 0.5 and gg.cdf(np.arange(2, dtype="u8"), 1.5, 1.0)[0] == 0.5
+    for broken in (x + 0j, torch.tensor([1j])):
+        with pytest.raises(ValueError, match="these are complex"):
+            gg.logpdf(broken, 1.5, 1.0)

@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -143,6 +144,54 @@ def test_location():
 def test_bad_data(x, words, method):
     with pytest.raises(ValueError, match=words):
         gg.fit(x, method, name="w")
+
+
+def test_all_that_holds_floats_is_fitted():
+    x = samples(1.3, 20_000, seed=8).numpy()
+    found = gg.fit(x)
+    held = np.repeat(x, 2)
+    held.flags.writeable = False
+    for same in (x.astype(">f4"), held[::2], torch.tensor(held)[::2], iter([x]), x.reshape(2, -1)):
+        assert gg.fit(same) == found
+    for close in (
+        x[::-1],
+        (part for part in np.split(x, 10)),
+        map(torch.tensor, np.split(x, 10)),
+        x.astype(np.longdouble),
+        x.astype(ml_dtypes.bfloat16),
+        torch.tensor(x * 100).to(torch.float8_e4m3fn),
+    ):
+        assert gg.fit(close).shape == pytest.approx(found.shape, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "factor"), [("f4", 1e-41), ("f4", 3.4e38), ("f8", 1e-310), ("f8", 1.7e308)]
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_the_ends_of_the_exponents(method, kind, factor):
+    x = samples(1.3, 20_000, seed=8, scale=0.02).double()
+    x = (x / x.abs().max()).numpy()
+    found, wide = gg.fit(x, method), gg.fit((x * factor).astype(kind), method)
+    assert wide.shape == pytest.approx(found.shape, rel=0.01)
+    assert wide.scale == pytest.approx(found.scale * factor, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.empty(3, device="meta"), "w: a tensor that is meta"),
+        (torch.eye(3).to_sparse(), "w: a tensor that is sparse"),
+        (np.ma.masked_array([1.0, 2.0], [0, 1]), "w: a masked array"),
+        (np.array([1j]), "w: dtype complex128, give floats"),
+        (np.array(["a"]), "w: dtype <U1, give floats"),
+        (np.array([2**64 - 1], np.uint64), "w: dtype uint64, give floats"),
+        (iter([]), "w is empty"),
+        ([[1, 2]], "w: dtype int64, give floats"),
+    ],
+)
+def test_what_holds_no_floats_is_named(x, words):
+    with pytest.raises(ValueError, match=words):
+        gg.fit(x, name="w")
 
 
 def test_bad_parameters():

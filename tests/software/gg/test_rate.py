@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +75,11 @@ def test_uniform_quantisation():
     weights = np.float32([[0.5, -0.25], [1.5, 2.5]])
     assert list(rate.quantize_uniform(weights, 1.0)) == [0, 0, 2, 2]
     assert list(rate.quantize_uniform(weights)) == [4096, -2048, 12288, 20480]
+    for same in (weights.astype(">f4"), weights[::-1][::-1], torch.tensor(weights).bfloat16()):
+        assert list(rate.quantize_uniform(same)) == [4096, -2048, 12288, 20480]
+    assert list(rate.quantize_uniform(torch.ones(2).to(torch.float8_e4m3fn), 1.0)) == [1, 1]
+    assert rate.quantize_uniform(np.empty((0, 3)), 1.0).shape == (0,)
+    assert list(rate.quantize_uniform([0.5, 2**50], 1.0)) == [0, 2**50]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +91,11 @@ def test_uniform_quantisation():
         (lambda: rate.rates([]), "dtype float64"),
         (lambda: rate.rates(np.empty(0, np.uint8)), "no symbols"),
         (lambda: rate.entropy([2**51]), "within 2"),
+        (lambda: rate.histogram(np.array([2**64 - 1, 1], np.uint64)), "within 2"),
+        (lambda: rate.entropy(np.array([-(2**63)])), "within 2"),
+        (lambda: rate.quantize_uniform(np.array([1e30]), 1e-30), r"w\w+: 1e\+60 steps of 1e-30"),
+        (lambda: rate.quantize_uniform(np.array([1e300]), 1e-30, name="w"), "w: inf steps"),
+        (lambda: rate.quantize_uniform(np.array([2**51 + 0.0]), 1.0), "a larger step"),
         (lambda: rate.encode_golomb([1], 16, ranked=False), "order k"),
     ],
 )

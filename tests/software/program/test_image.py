@@ -1,4 +1,5 @@
 import json
+import zlib
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +93,17 @@ def test_broken_images(image, tmp_path, change, message):
     rewrite(image, path, change)
     with pytest.raises(DataError, match=message):
         Program.load(path)
+
+
+@pytest.mark.parametrize(("eos", "read"), [(None, ()), (7, (7,)), ([7, 8], (7, 8))])
+def test_end_tokens_of_images_of_before(image, tmp_path, eos, read):
+    def change(_, metadata):
+        about = json.loads(metadata["program"]) | {"eos": eos}
+        metadata["program"] = json.dumps(about)
+        metadata["checksum"] = str(zlib.crc32(metadata["program"].encode()))
+
+    rewrite(image, tmp_path / "m.rf8", change)
+    assert Program.load(tmp_path / "m.rf8").eos == read
 
 
 @pytest.mark.parametrize("size", [0, 5, 1000])

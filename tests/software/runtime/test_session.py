@@ -181,6 +181,39 @@ def test_programs_are_the_definition_of_the_layers(case, config):
     assert (logits * 2.0**-16 == Session(rf8.compile(model, machine)).forward(ids)).all()
 
 
+def test_generation_stops_at_any_end_token(tmp_path):
+    tiny_models.save(tmp_path)
+    free = Session(compiled(tmp_path)[2]).generate([7], 12)[1:]
+    first = free.index(free[4])
+    for eos, at in ((free[4], first), ([100, free[4], free[7]], first), (None, 11)):
+        model = rf8.load_model(tmp_path)
+        model.config["eos_token_id"] = eos
+        program = rf8.compile(rf8.quantize(model), config="tiny")
+        assert Session(program).generate([7], 12)[1:] == free[: at + 1]
+    model.files["generation_config.json"] = b'{"eos_token_id": [101]}'
+    with pytest.raises(DataError, match=r"generation_config.json: eos_token_id is \[101\], must"):
+        rf8.compile(rf8.quantize(model), config="tiny")
+
+
+@pytest.mark.parametrize("backend", ["golden", "both"])
+def test_what_the_cache_holds_is_not_computed_again(image, backend):
+    program = rf8.Program.load(image)
+    with Session(program, backend) as fresh, Session(program, backend) as session:
+        before = 0
+        for ids, computed in (
+            ([1, 2, 3, 4], 4 + 2),
+            ([1, 2, 3, 9, 8], 2 + 2),  # the cache has 1, 2, 3, 4 and two new ones
+            ([1, 2, 3, 9, 8], 1 + 2),  # all of it, but the last is needed for its logits
+            ([5, 2], 2 + 2),
+        ):
+            found = list(session.stream(ids, 3, resume=True))
+            assert found == list(fresh.stream(ids, 3))
+            assert session.stats.tokens - before == computed
+            before = session.stats.tokens
+        session.run_at(1, [4], True)  # the key of position 1 is another's now
+        assert session.position == 1
+
+
 @pytest.mark.parametrize("backend", ["golden", "rtl", "both"])
 def test_forward_and_generate_agree(image, backend):
     program = rf8.Program.load(image)
