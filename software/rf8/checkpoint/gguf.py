@@ -8,6 +8,8 @@ model's own form; what conversion to GGUF has changed is undone. Needs the extra
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,12 @@ def load_gguf(path: Path) -> Model:
         Where the file is broken, or anything in it is not understood; the message names it.
     """
     try:
-        from gguf import GGUFReader
-
-        from rf8.checkpoint.huggingface import model_graph, skeleton
+        from rf8.checkpoint.huggingface import graph_of, skeleton
     except ImportError as error:
         raise DataError(f"{path}: reading GGUF needs pip install 'rf8[gg]' ({error})") from error
     try:
-        reader = GGUFReader(path)
+        with _fast_reader() as reader_of:
+            reader = reader_of(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
     except DataError:
         raise
@@ -119,7 +120,7 @@ def load_gguf(path: Path) -> Model:
     }
     config = _config(architecture, form, fields, extra, stored, str(path))
     module = skeleton(config, str(path))
-    graph = model_graph(module, config, str(path))
+    graph = graph_of(config, str(path))
     names = _names(architecture, int(config["num_hidden_layers"]), module, list(stored), str(path))
     raw: dict[str, NDArray[Any]] = {}
     for name, tensor in stored.items():
@@ -129,6 +130,24 @@ def load_gguf(path: Path) -> Model:
     kept = {**config, "architectures": [type(module).__name__]}
     files, notes = _tokenizer(path, fields)
     return Model(graph, kept, dict(tensors), path.stem, files=files, notes=notes)
+
+
+@contextmanager
+def _fast_reader() -> Iterator[Any]:
+    """Within the block gguf's reader, transformers' too, reads a vocabulary ten times as fast: it
+    slices a plain array a million times, and no `numpy.memmap`."""
+    import gguf
+
+    class Reader(gguf.GGUFReader):  # type: ignore[misc]
+        def __setattr__(self, name: str, value: Any) -> None:
+            object.__setattr__(self, name, np.asarray(value) if name == "data" else value)
+
+    before = gguf.GGUFReader
+    gguf.GGUFReader = Reader
+    try:
+        yield Reader
+    finally:
+        gguf.GGUFReader = before
 
 
 def _values(tensor: Any, path: Path) -> Float:
@@ -361,7 +380,8 @@ def _tokenizer(path: Path, fields: dict[str, Any]) -> tuple[dict[str, bytes], tu
 
     disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        with _fast_reader():
+            tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
     except Exception as error:  # of many kinds
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         note = f"{path}: its tokenizer cannot be read ({reason}): give tokens with --prompt-ids"
