@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from golden import layers
 from golden.arith import Int64, requantize, saturate, shift_round_half_even
 from golden.config import MAX_SIGNIFICAND, RESULT_BITS, RESULT_FRAC
 from golden.format import INTEGERS, VALUES, encode
@@ -14,7 +16,6 @@ from golden.layers import (
     CODE_FRAC,
     INVERSE_FRAC,
     QUERY_FRAC,
-    SCALE_BITS,
     bit_length,
     block_quantize,
     check_exact,
@@ -108,6 +109,11 @@ def exponentials(score: Int64, seen: NDArray[np.bool_]) -> Int64:
     return np.where(seen, exp2_below(masked.max(axis=-1, keepdims=True) - masked), 0)
 
 
+def score_cap(soft_cap: float) -> float:
+    """A cap of attention's scores in the units in which they are computed, of log2(e)."""
+    return soft_cap * math.log2(math.e)
+
+
 _AT_ONCE = 32  # query tokens: what they need of each position stays in a processor's cache
 
 
@@ -119,8 +125,9 @@ def attention(
     bits: int,
     span: int = 16,
     *,
-    scale: float | None = None,
     window: int | None = None,
+    soft_cap: float | None = None,
+    scale: float | None = None,
 ) -> Int64:
     """Causal self-attention of T new tokens: q [T, H, W], k, v [T, G, W] Q16 to [T, H, W] Q16.
 
@@ -129,10 +136,10 @@ def attention(
     sum, requantised to Q16. With ``window`` a token sees so many positions, the last of them its
     own, and no others.
 
-    - Queries take the factor log2(e) * ``scale``, by default 1/sqrt(W), QUERY_FRAC fraction bits,
-      and become a block.
-    - A position's score is the product with both codes of its key; weights are its
-      `exponentials`.
+    - Queries take `query_factor`, log2(e)/sqrt(W) or that of another ``scale``, QUERY_FRAC fraction
+      bits, and become a block.
+    - A position's score is the product with both codes of its key; with ``soft_cap`` it goes
+      through `golden.layers.soft_cap`. Weights are its `exponentials`.
     - A weight takes the bias of its value on as a shift, and the weights become one block. Its
       exponent makes the total lie in [1/2, 1), so that the product with the values does not
       saturate.
@@ -141,8 +148,8 @@ def attention(
     tokens, heads, width = q.shape
     cache.append(k, v, span)
     groups, largest = k.shape[1], (MAX_SIGNIFICAND << 15) << (bits - 1)
-    factor = query_factor(width**-0.5 if scale is None else scale)
-    scaled = shift_round_half_even(q * factor, SCALE_BITS + RESULT_FRAC - QUERY_FRAC)
+    factor, fraction = query_factor(width, scale)
+    scaled = shift_round_half_even(q * factor, fraction + RESULT_FRAC - QUERY_FRAC)
     query = block_quantize(saturate(scaled, RESULT_BITS), bits, QUERY_FRAC)
     keys = INTEGERS[cache.keys].sum(axis=2).astype(np.float64).transpose(1, 2, 0)  # [G, W, P]
     values = INTEGERS[cache.values].astype(np.float64).transpose(1, 0, 2)  # [G, P, W]
@@ -163,6 +170,8 @@ def attention(
         dots = _exact_product(by_group(query.mantissa[part]), keys[..., :p], 2 * width * largest)
         exponent = by_group(query.exponent[part]) + key_bias[..., :p]
         score = requantize(dots, exponent + _CODE_SHIFT)
+        if soft_cap is not None:
+            score = layers.soft_cap(score, score_cap(soft_cap))
         last = np.repeat(before + first + np.arange(count), heads // groups)
         places, last = np.arange(p), last[:, None]
         seen = places <= last

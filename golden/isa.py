@@ -144,6 +144,8 @@ class Function(enum.IntEnum):
     """the RF8 code of a with CODE_FRAC fraction bits, at bias 0 and the machine's span"""
     RESIDUE = 17
     """a less the value of its RF8 code, with CODE_FRAC fraction bits"""
+    TANH = 18
+    """tanh(a), Q16"""
 
 
 class After(enum.IntEnum):

@@ -259,6 +259,47 @@ def activate(x: Int64, name: str) -> Int64:
     return relu + table(np.minimum(np.abs(x), last))
 
 
+TANH = make_table(
+    lambda a: 1 - math.tanh(a), end=8.0, index_bits=9, arg_bits=RESULT_FRAC + 3, frac=RESULT_FRAC
+)
+"""1 - tanh on [0, 8], the argument with RESULT_FRAC fraction bits; 0 at its end."""
+
+
+def tanh(x: Int64) -> Int64:
+    """tanh of Q16 values: odd, and +-1 for magnitudes from 8 on."""
+    last = np.int64(1) << np.int64(TANH.index_bits + TANH.step_bits)
+    magnitude = (1 << RESULT_FRAC) - TANH(np.minimum(np.abs(x), last))
+    return np.where(x < 0, -magnitude, magnitude)
+
+
+DOWN_FRAC, UP_FRAC = 30, 20
+"""Fraction bits of the factors 1 / cap and cap of `soft_cap`: both have 20 significant bits or more
+for caps from 1 to 1000, also in units of log2(e)."""
+
+
+def cap_factors(cap: float) -> tuple[int, int]:
+    """1 / cap and cap with DOWN_FRAC and UP_FRAC fraction bits.
+
+    Raises
+    ------
+    ValueError
+        Unless the cap is from 1 to below 2**11, where factors have 31 bits.
+    """
+    if not 1 <= cap < 1 << 11:
+        raise ValueError(f"soft cap is {cap}, must be 1 or more and below {1 << 11}")
+    return round(2**DOWN_FRAC / cap), round(cap * 2**UP_FRAC)
+
+
+def soft_cap(x: Int64, cap: float) -> Int64:
+    """``cap * tanh(x / cap)`` of Q16 values, for a ``cap`` of `cap_factors`; three VECTORs.
+
+    Both products are rounded half to even; none saturates.
+    """
+    down, up = cap_factors(cap)
+    part = saturate(shift_round_half_even(x * down, DOWN_FRAC), RESULT_BITS)
+    return saturate(shift_round_half_even(tanh(part) * up, UP_FRAC), RESULT_BITS)
+
+
 def multiply(a: Int64, b: Int64) -> Int64:
     """Elementwise product of Q16 values, rounded half to even, saturated."""
     return saturate(shift_round_half_even(a * b, RESULT_FRAC), RESULT_BITS)
@@ -354,8 +395,19 @@ SCALE_BITS = 20
 QUERY_FRAC = 20
 
 
-def query_factor(scale: float) -> int:
-    """What queries are multiplied by for scores times ``scale``, which is usually 1/sqrt(W): that
-    times log2(e), with SCALE_BITS fraction bits."""
-    factor: float = math.log2(math.e) * scale * 2**SCALE_BITS
-    return round(factor)
+def query_factor(width: int, scale: float | None = None) -> tuple[int, int]:
+    """log2(e) times the scale of attention, and its fraction bits.
+
+    ``scale``: 1 / sqrt(width) where it is None. There are SCALE_BITS fraction bits, and eight more
+    for scales below 1/16: 17 significant bits at least.
+
+    Raises
+    ------
+    ValueError
+        Unless the scale is from 1/256 to 1.
+    """
+    scale = 1 / math.sqrt(width) if scale is None else scale
+    if not 1 / 256 <= scale <= 1:
+        raise ValueError(f"attention's scale is {scale}, must be 1/256 to 1")
+    bits = SCALE_BITS if scale >= 1 / 16 else SCALE_BITS + 8
+    return round(math.log2(math.e) * scale * 2**bits), bits

@@ -190,6 +190,8 @@ def _compute(
             return np.where(a > 0, bit_length(np.maximum(a, 0)) + saturate(b, 8), -128)
         case Function.SINE:
             return layers.sine(a)
+        case Function.TANH:
+            return layers.tanh(a)
         case Function.CODE:
             return code_of(a, config.span)
         case Function.RESIDUE:

@@ -10,7 +10,7 @@ from amaranth.utils import bits_for, exact_log2
 
 from golden.config import RESULT_BITS, AccelConfig
 from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
-from golden.layers import ACTIVATIONS, EXP2, SINE
+from golden.layers import ACTIVATIONS, EXP2, SINE, TANH
 
 from ..lib.instruction import OPERANDS, holds
 from .coder import at_least
@@ -21,6 +21,7 @@ CURVES = [known.function for known in ACTIVATIONS.values() if known.end]
 TABLES = {
     **{known.function: known.rest for known in ACTIVATIONS.values() if known.end},
     Function.EXP2: EXP2,
+    Function.TANH: TANH,
     Function.SINE: SINE,
 }
 """The functions that look up a table, in the order of `hw.vector.tables`."""

@@ -14,7 +14,8 @@ from .decoder import CURVES, ROW_BITS, TABLES
 
 INDEX_BITS = 11
 ENTRY = data.StructLayout({"low": signed(18), "step": signed(9)})
-"""A value and the difference to the next; of EXP2 their low bits, the others being in `EXTRA`."""
+"""A value and the difference to the next; of EXP2 and TANH their low bits, the others being in
+`EXTRA`."""
 EXTRA = data.StructLayout({"low": signed(8), "step": signed(7)})
 LATENCY = 1
 CUTS = (0, 16, 26)
@@ -26,7 +27,7 @@ READERS = 8
 block RAMs, which grows exponentially: 8 are mapped in a second, 16 need more than 4 GB."""
 
 SHORT_BITS = 9
-"""EXP2 and SINE have shorter tables. They are one part: EXP2, nothing, SINE and its negative."""
+"""EXP2, TANH and SINE have shorter tables. They are one part: these three, then SINE's negative."""
 
 
 def _entries(function: Function) -> list[tuple[int, int]]:
@@ -49,11 +50,11 @@ def _rows() -> list[tuple[int, int]]:
         entries = _entries(function)
         assert len(entries) == 1 << INDEX_BITS and TABLES[function].values[-1] == 0
         rows += entries
-    exp2, sine = _entries(Function.EXP2), _entries(Function.SINE)
-    assert len(exp2) == len(sine) == 1 << SHORT_BITS
+    exp2, tanh, sine = (_entries(f) for f in (Function.EXP2, Function.TANH, Function.SINE))
+    assert len(exp2) == len(tanh) == len(sine) == 1 << SHORT_BITS
     assert all(_fits(v, 18) and _fits(d, 9) for v, d in rows + sine)
-    assert all(0 <= v < 1 << 25 and _fits(d, 16) for v, d in exp2)
-    return rows + exp2 + [(0, 0)] * len(exp2) + sine + [(-v, -d) for v, d in sine]
+    assert all(0 <= v < 1 << 25 and _fits(d, 16) for v, d in exp2 + tanh)
+    return rows + exp2 + tanh + sine + [(-v, -d) for v, d in sine]
 
 
 class VectorTables(wiring.Component):
@@ -64,7 +65,7 @@ class VectorTables(wiring.Component):
     address (in, INDEX_BITS + ROW_BITS, for each lane): The index and, above it, the number of the
         table in CURVES, or the next one for the short tables.
     entry (out, struct, for each lane): Value and difference to the next, `LATENCY` cycles later.
-    extra (out, struct, for each lane): Their upper bits in EXP2, likewise.
+    extra (out, struct, for each lane): Their upper bits in EXP2 and TANH, likewise.
     """
 
     def __init__(self, ports: int):
@@ -83,7 +84,8 @@ class VectorTables(wiring.Component):
         low, step = (field.width for _, field in ENTRY)
         assert low + EXTRA["low"].width > EXP_FRAC + 1
         words = [_packed(v, d, ENTRY) for v, d in _rows()]
-        extras = [_packed(v >> low, d >> step, EXTRA) for v, d in _entries(Function.EXP2)]
+        large = _entries(Function.EXP2) + _entries(Function.TANH)
+        extras = [_packed(v >> low, d >> step, EXTRA) for v, d in large]
         parts = [(words, a, b) for a, b in pairwise((*CUTS, main))] + [(extras, 0, more)]
         found = [[] for _ in range(self.ports)]
         lanes = list(zip(self.address, found, strict=True))

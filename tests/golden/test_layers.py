@@ -288,6 +288,66 @@ def test_truncated_cache_goes_on():
     assert (attention(q[4:], k[4:], v[4:], cache, 16) == whole[4:]).all()
 
 
+def test_tanh_is_odd_and_close_to_float():
+    x = np.concatenate([np.arange(0, 9 << 16, 7), [1 << 31, (1 << 31) - 1]])
+    found = layers.tanh(x)
+    assert (layers.tanh(-x) == -found).all()
+    assert np.abs(found / 65536 - np.tanh(x / 65536)).max() < 2.5 * 2.0**-16
+    assert found[0] == 0 and (found[x >= 8 << 16] == 65536).all()
+    assert (np.diff(found[:-2]) >= 0).all()
+
+
+@pytest.mark.parametrize("cap", [1, 1.5, 30.0, 50, 1000, 1000 * math.log2(math.e), 2047.9])
+def test_soft_cap_is_close_to_float(cap):
+    random = np.random.default_rng(SEED)
+    edges = [0, 1, -1, (1 << 31) - 1, -(1 << 31)]
+    x = np.concatenate(
+        [random.integers(-(1 << 31), 1 << 31, 5000) >> random.integers(0, 31, 5000), edges]
+    )
+    found, exact = layers.soft_cap(x, cap) / 65536, cap * np.tanh(x / 65536 / cap)
+    assert np.abs(found - exact).max() < 3.5 * cap * 2.0**-16
+    assert np.abs(found).max() <= cap * (1 + 2.0**-16) + 2.0**-16
+    assert min(layers.cap_factors(cap)) >= 1 << 15 and max(layers.cap_factors(cap)) < 1 << 31
+
+
+@pytest.mark.parametrize("cap", [0.99, 2048, 0, -3, math.nan])
+def test_soft_caps_out_of_range_are_refused(cap):
+    with pytest.raises(ValueError, match=f"soft cap is {cap}, must be 1 or more and below 2048"):
+        layers.soft_cap(np.zeros(1, np.int64), cap)
+
+
+def test_factor_of_queries():
+    for width in range(1, 257):  # as programs of before have it
+        want = round(math.log2(math.e) / math.sqrt(width) * 2**20)
+        assert (
+            layers.query_factor(width) == layers.query_factor(7, 1 / math.sqrt(width)) == (want, 20)
+        )
+    for scale in (1 / 256, 1 / 100, 1 / 16.1, 1 / 16, 1.0):
+        factor, bits = layers.query_factor(64, scale)
+        assert 1 << 16 <= factor < 1 << 29
+        assert abs(factor / 2**bits / (scale * math.log2(math.e)) - 1) < 2.0**-17
+    for scale in (0.0039, 1.01, 0, math.nan):
+        with pytest.raises(ValueError, match=f"attention's scale is {scale}, must be 1/256 to 1"):
+            layers.query_factor(64, scale)
+
+
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (1 / 256, None), (None, 2.0), (0.5, 30)])
+def test_attention_with_scale_and_soft_cap_is_close_to_float(scale, cap):
+    random = np.random.default_rng(SEED)
+    size = 4 if scale == 1 / 256 else 1
+    q, k, v = (fixed(random.normal(size=(12, 1, 16)) * s) for s in (size, size, 1))
+    cache = KVCache.empty(1, 16)
+    found = attention(q, k, v, cache, 16, scale=scale, soft_cap=cap)[:, 0] / 65536
+    keys = sum(decode_shared(cache.keys[:, 0, i], cache.key_bias[:, 0]) for i in (0, 1)) / 65536
+    values = decode_shared(cache.values[:, 0], cache.value_bias[:, 0]) / 65536
+    scores = q[:, 0] / 65536 @ keys.T * (0.25 if scale is None else scale)
+    if cap is not None:
+        scores = cap * np.tanh(scores / cap)
+    weights = np.where(np.tri(12, dtype=bool), np.exp(scores), 0)
+    exact = weights / weights.sum(axis=1, keepdims=True) @ values
+    assert np.abs(found - exact).max() < 2e-3
+
+
 @pytest.mark.parametrize("window", [1, 3, 9, 40])
 def test_attention_of_a_window(window):
     """As if the cache began with the window."""

@@ -80,6 +80,8 @@ def computed(function, a, b=(), **fields):
         (Function.GELU, [0, 1 << 22, -(1 << 22)], [], {}, [0, 1 << 22, 0]),
         (Function.ANGLE, [1 << 30, -1], [5, LARGEST], {}, [5, LARGEST]),
         (Function.SINE, [0, 1 << 30, SMALLEST, -(1 << 30)], [], {}, [0, 65536, 0, -65536]),
+        (Function.TANH, [0, 1, -1, 8 << 16, -(8 << 16), LARGEST, SMALLEST], [],
+         {}, [0, 1, -1, 65536, -65536, 65536, -65536]),
         (Function.CODE, [0, 256, 272, 264, -512, 33, 34, 61440 << 6], [],
          {}, [0, 16, 17, 16, 0x98, 0, 1, 0x7E]),
         (Function.RESIDUE, [256, 264, 280, 34], [], {}, [0, 8, -8, -34]),
@@ -255,7 +257,8 @@ def test_softmax_shares_are_those_of_layers():
     expected = attention(q, k[-1:], v[-1:], copy, 16)
 
     unit = Unit(SIM, position=before - 1)
-    factor = layers.query_factor(width**-0.5)
+    factor, fraction = layers.query_factor(width)
+    assert fraction == 20
     unit.put(0, q[0])
     unit.run(Function.SCALE, width, 0, 0, flags=Flag.IMMEDIATE, immediate=factor, shift=-16)
     unit.run(Function.SHIFT, width, after=After.QUANTIZE, immediate=QUERY_FRAC)

@@ -4,7 +4,7 @@ from golden.isa import HEADED, READS_OTHER, After, Flag, Function, Output
 from hw.vector.decoder import CURVES, LEFT_BITS, STEP_BITS
 from hw.vector.lane.table_argument import SINE_FIRST
 
-TABLED = (*CURVES, Function.EXP2, Function.SINE)
+TABLED = (*CURVES, Function.EXP2, Function.TANH, Function.SINE)
 SCALED = (
     *(Function.SHIFT, Function.SHIFT_EACH, Function.SCALE, Function.MULTIPLY),
     *(Function.ADD, Function.SUBTRACT, Function.ROTATE),

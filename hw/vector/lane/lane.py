@@ -4,7 +4,7 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal, signed
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from golden.config import RESULT_BITS, AccelConfig
+from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.vector import SINE_BITS, SUM_BITS
 
 from ...lib.adders import add_subtract
@@ -94,7 +94,7 @@ class VectorLane(wiring.Component):
             coder.negative.eq(a3[-1]),
         ]
         shift6 = self._distance(m, platform, byte4, argument.whole)
-        part5 = self._part(m, a4, b4)
+        part11 = _later(m, self._part(m, a4, b4), "part", 5, 11)
         x7, y7, low6 = self._operands(m, a4, b4, byte4, coder, argument)
         m.d.comb += [
             multiplier.x.eq(x7),
@@ -112,7 +112,8 @@ class VectorLane(wiring.Component):
             end.up.eq(shifter.up),
             end.over.eq(shifter.over),
             end.minus.eq(shifter.minus),
-            end.added.eq(_later(m, part5, "part", 5, 12)),
+            end.added.eq(_after(m, part11, "part12")),
+            end.negate.eq(_after(m, c.tanh & ~part11[-1], "negate12")),
             end.high.eq(_later(m, multiplier.total[RESULT_BITS:SUM_BITS], "high", 9, 13)),
             end.keep.eq(self.keep),
             self.y.eq(end.y),
@@ -150,6 +151,8 @@ class VectorLane(wiring.Component):
         ramp = (c.activation | c.relu) & a4[-1]
         with m.If(~(c.adds_a | c.subtract | c.add | c.angle) | ramp):
             m.d.sync += part.eq(0)
+        with m.If(c.tanh):  # 1 - tanh comes from the table: to take from 1, or to add to -1
+            m.d.sync += part.eq(Mux(a4[-1], -1 << RESULT_FRAC, 1 << RESULT_FRAC))
         return part
 
     def _operands(self, m, a4, b4, byte4, coder, argument):
@@ -165,7 +168,8 @@ class VectorLane(wiring.Component):
         wide = []
         for name in ("low", "step"):
             value, above = entry5[name], extra5[name].as_unsigned()
-            wide.append(Cat(value, Mux(c.exp2, above, value[-1].replicate(len(above)))))
+            more = Mux(c.exp2 | c.tanh, above, value[-1].replicate(len(above)))
+            wide.append(Cat(value, more))
         low6 = _after(m, wide[0].as_signed(), "low6")
         with m.If(~c.table | beyond5):
             m.d.sync += low6.eq(0)

@@ -22,6 +22,7 @@ class VectorSaturate(wiring.Component):
     control (in, struct): The instruction, decoded.
     whole (in, signed 34), up (in, 1), over (in, 1), minus (in, 1): Of `VectorShifter`.
     added (in, signed 33): What is added, with them.
+    negate (in, 1): High, with them, when what `VectorShifter` gave is taken from ``added`` instead.
     high (in, 24): A cycle later: of SQUARE, the bits above 32.
     keep (in, 1): A cycle later: high when ``y`` is not to be zero.
     y (out, signed 56): The result, extended; `latency` cycles after ``whole``.
@@ -39,6 +40,7 @@ class VectorSaturate(wiring.Component):
                 "over": In(1),
                 "minus": In(1),
                 "added": In(signed(RESULT_BITS + 1)),
+                "negate": In(1),
                 "high": In(SUM_BITS - RESULT_BITS),
                 "keep": In(1),
                 "y": Out(signed(SUM_BITS)),
@@ -50,12 +52,22 @@ class VectorSaturate(wiring.Component):
         m = Module()
         c = self.control
         wide = Signal(signed(VALUE_BITS))
-        m.d.comb += wide.eq(self.whole)
+        m.d.comb += wide.eq(self.added)
         value = Signal(signed(VALUE_BITS), reset_less=True)
         over = Signal(reset_less=True)
         minus = Signal(reset_less=True)
         m.d.sync += [
-            value.eq(add_subtract(m, platform, "add", wide, self.added, subtract=0, carry=self.up)),
+            value.eq(
+                add_subtract(
+                    m,
+                    platform,
+                    "add",
+                    wide,
+                    self.whole,
+                    subtract=self.negate,
+                    carry=self.up ^ self.negate,
+                )
+            ),
             over.eq(self.over),
             minus.eq(self.minus),
         ]

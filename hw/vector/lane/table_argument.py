@@ -8,7 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from golden.config import RESULT_BITS
-from golden.layers import EXP2, SINE, TURN_BITS
+from golden.layers import EXP2, SINE, TANH, TURN_BITS
 
 from ...lib.adders import add_subtract
 from ..decoder import CONTROL, CURVES, ROW_BITS, STEP_BITS, TABLES
@@ -77,6 +77,10 @@ class TableArgument(wiring.Component):
             turned = angle[:-2] ^ backwards.replicate(len(angle) - 2)
             split = _split(turned, SINE)
             m.d.comb += [Cat(place, index).eq(Cat(split, minus, Const(1)))]
+        with m.Elif(c.tanh):
+            past = TANH.index_bits + TANH.step_bits
+            m.d.comb += Cat(place, index).eq(Cat(_split(argument[:past], TANH), Const(1)))
+            m.d.comb += end.eq(argument[past:].any())
         with m.Else():
             for table, chosen in self._curves():
                 with m.If(chosen):
@@ -133,4 +137,4 @@ def _split(argument, table):
     return Cat(Const(0, STEP_BITS - table.step_bits), argument)
 
 
-assert EXP2.index_bits == SINE.index_bits == SHORT_BITS
+assert EXP2.index_bits == TANH.index_bits == SINE.index_bits == SHORT_BITS

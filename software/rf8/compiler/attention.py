@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from golden import layers
+from golden.attention import score_cap
 from golden.config import RESULT_FRAC
 from golden.isa import SEGMENTS, After, Flag, Function, Opcode, Output, block_words, exact_log2
-from golden.layers import QUERY_FRAC, SCALE_BITS
+from golden.layers import QUERY_FRAC
 from rf8.compiler.emitter import Emitter, strides
 from rf8.compiler.tensors import Cache, Heads
 
@@ -52,9 +53,9 @@ def _runs(e: Emitter, heads: int) -> Sequence[range]:
     return [range(h, min(h + SEGMENTS, heads)) for h in range(0, heads, SEGMENTS)]
 
 
-def queries(e: Emitter, q: int, heads: Heads, scale: float) -> int:
-    """Blocks of all heads' queries, for scores times ``scale``; returns the place of the first.
-    Each block has the query twice, once for either code of a key.
+def queries(e: Emitter, q: int, heads: Heads, scale: float | None = None) -> int:
+    """Blocks of all heads' queries; returns the place of the first. Each block has the query twice,
+    once for either code of a key. ``scale``: as of `golden.layers.query_factor`.
 
     Between the two passes over the queries stands the FENCE after which keys and values are read:
     STOREs have time to end before it, and weights to come after it.
@@ -62,7 +63,7 @@ def queries(e: Emitter, q: int, heads: Heads, scale: float) -> int:
     padded, words = heads.padded, e.words(heads.padded)
     each = block_words(2 * padded, e.config)
     blocks = e.scratch.take(heads.queries * each)
-    factor = layers.query_factor(scale)
+    factor, fraction = layers.query_factor(heads.width, scale)
     for run in _runs(e, heads.queries):
         src, dst, many = q + run.start * words, blocks + run.start * each, len(run)
         e.vector(
@@ -72,7 +73,7 @@ def queries(e: Emitter, q: int, heads: Heads, scale: float) -> int:
             src,
             flags=Flag.IMMEDIATE,
             immediate=factor,
-            shift=QUERY_FRAC - RESULT_FRAC - SCALE_BITS,
+            shift=QUERY_FRAC - RESULT_FRAC - fraction,
             segments=many,
             **strides(words, 0, words),
         )
@@ -197,13 +198,14 @@ def attend(
     heads: Heads,
     cache: Cache,
     *,
-    scale: float,
     window: int | None = None,
+    soft_cap: float | None = None,
+    scale: float | None = None,
 ) -> int:
     """The context vectors of all heads, one after the other; returns the place of the first.
 
-    ``scale``, ``window``: as of `golden.attention.attention`. Heads are taken in groups as large as
-    the scratchpad has room for.
+    ``window``, ``soft_cap``, ``scale``: as of `golden.attention.attention`. Heads are taken in
+    groups as large as the scratchpad has room for.
     """
     config, context = e.config, heads.context
     blocks = queries(e, q, heads, scale)
@@ -219,7 +221,7 @@ def attend(
     most = min(SEGMENTS, heads.queries, max(1, e.scratch.room() // a_head))
     for first in range(0, heads.queries, most):
         run = range(first, min(first + most, heads.queries))
-        _attend(e, run, blocks, each, result, stride, heads, cache, window)
+        _attend(e, run, blocks, each, result, stride, heads, cache, window, soft_cap)
     e.scratch.free(blocks)
     return result
 
@@ -234,6 +236,7 @@ def _attend(
     heads: Heads,
     cache: Cache,
     window: int | None,
+    soft_cap: float | None,
 ) -> None:
     config, context, many = e.config, heads.context, len(run)
     tiles = -(-context // config.rows)
@@ -274,6 +277,8 @@ def _attend(
     if window is not None:
         seen = {**length, "flags": Flag.LENGTH | Flag.WINDOW, "immediate": window}
     apart = strides(score_words, bias_words, score_words)
+    if soft_cap is not None:
+        e.soft_cap(scores, context, score_cap(soft_cap), **apart, **length)
     e.vector(Function.SHIFT, context, scores, **apart, **seen)
     # Outside of a window this gives 0, which LENGTHS and SHIFT_EACH keep out of the shares.
     e.vector(

@@ -270,6 +270,15 @@ class Emitter:
         if first < end:
             self.matmul(stream, block, result + first * words, first, end - first)
 
+    def soft_cap(self, x: int, count: int, cap: float, **fields: int) -> None:
+        """Write `golden.layers.soft_cap` of ``count`` elements at ``x``, in place. ``fields``: as
+        of `vector`; of flags only LENGTH is of use."""
+        down, up = layers.cap_factors(cap)
+        by = {**fields, "flags": fields.get("flags", 0) | Flag.IMMEDIATE}
+        self.vector(Function.SCALE, count, x, x, immediate=down, shift=-layers.DOWN_FRAC, **by)
+        self.vector(Function.TANH, count, x, x, **fields)
+        self.vector(Function.SCALE, count, x, x, immediate=up, shift=-layers.UP_FRAC, **by)
+
     def head(
         self,
         stream: Stream,

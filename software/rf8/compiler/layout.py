@@ -81,6 +81,12 @@ class Layout:
 
     def _check_sizes(self) -> None:
         model, config = self.model, self.config
+        for _, op in self.graph.attentions():
+            if not 1 / 256 <= op.scale <= 1:
+                raise DataError(
+                    f"{model.name}: {op.module}: scores are multiplied by {op.scale:g}, must be "
+                    "1/256 to 1"
+                )
         found = [self.graph.ops[op.x].width for op in self.graph.ops if isinstance(op, Linear)]
         found += [self.context, *(2 * heads.padded for heads in self.heads.values())]
         found += [heads.queries * heads.stride(config) for heads in self.heads.values()]

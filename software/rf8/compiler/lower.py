@@ -92,6 +92,8 @@ class Lowering:
         match op:
             case Scale(factor=factor):
                 return lambda e, x, count: e.scale(factor, x, count)
+            case Cap(cap=cap):
+                return lambda e, x, count: e.soft_cap(x, count, cap)
         raise self._refuse(op, f"{type(op).__name__} of logits")
 
     def _lower(self, index: int, op: Op) -> None:
@@ -203,7 +205,11 @@ class Lowering:
         elif isinstance(op, Scale):
             self._finish(index, Function.SCALE, src, scale_fields(op.factor))
         else:
-            raise self._refuse(op, "a soft cap inside the model")
+            count, target = self._elements(index), self.places[index]
+            if src != target:
+                self.e.vector(Function.SHIFT, count, src, target)
+            self.e.soft_cap(target, count, op.cap)
+            self._with_block(index)
 
     def _finish(self, index: int, function: Function, src: int, fields: dict[str, int]) -> None:
         """Write the last instruction of an elementwise operation, and make an activation block of
@@ -262,8 +268,6 @@ class Lowering:
     def _attention(self, index: int, op: Attention) -> None:
         """Write an attention; its result is an activation block of the context."""
         e, layout = self.e, self.layout
-        if op.cap is not None:
-            raise self._refuse(op, f"a soft cap of {op.cap:g} on scores")
         if any(self.users[value] != [index] for value in (op.q, op.k, op.v)):
             raise self._refuse(op, "attention of vectors that something else takes, too")
         heads, cache = layout.heads[index], layout.caches[index]
@@ -276,7 +280,10 @@ class Lowering:
         if op.rotary is not None:
             table = self.tables[op.rotary, heads.width]
             attention.rotate(e, q, heads.queries * heads.padded, table, heads.padded)
-        self._new(index, attention.attend(e, q, heads, cache, scale=op.scale, window=op.window))
+        self._new(
+            index,
+            attention.attend(e, q, heads, cache, window=op.window, soft_cap=op.cap, scale=op.scale),
+        )
         self._with_block(index)
 
     def _keys(self, index: int, op: Attention, place: int) -> None:

@@ -25,6 +25,7 @@ from rf8.graph.ir import (
     Activate,
     Add,
     Attention,
+    Cap,
     Embedding,
     Linear,
     Multiply,
@@ -153,6 +154,8 @@ class Transformer:
             case Take():
                 runs = [operands[0][:, start : start + op.length] for start in op.starts]
                 return np.concatenate(runs, axis=1)
+            case Cap():
+                return layers.soft_cap(operands[0], op.cap)
             case Scale():
                 return layers.scale(operands[0], op.factor)
             case Attention():
@@ -178,8 +181,6 @@ class Transformer:
             neighbours = op.rotary.pairing == "neighbours"
             q, k = (layers.rotate(x, positions, steps, interleaved=neighbours) for x in (q, k))
         cache = self._caches[op.module]
-        if op.cap is not None:
-            raise DataError(f"{op.module}: a soft cap of {op.cap:g} on scores is not supported")
-        options: dict[str, Any] = {"scale": op.scale, "window": op.window}
+        options: dict[str, Any] = {"scale": op.scale, "window": op.window, "soft_cap": op.cap}
         found = attention(q, k, v, cache, config.act_bits, config.span, **options)
         return found.reshape(len(q), -1)

@@ -9,6 +9,7 @@ from hw.vector.tables import INDEX_BITS, LATENCY, READERS, SHORT_BITS, VectorTab
 
 PORTS = READERS + 3
 READS = 300
+SHORT = (Function.EXP2, Function.TANH)
 
 
 def test_every_port_reads_the_tables():
@@ -16,7 +17,7 @@ def test_every_port_reads_the_tables():
     dut = VectorTables(PORTS)
     rows = rng.integers(0, 1 << INDEX_BITS, size=(READS, PORTS))
     picks = rng.integers(0, len(CURVES) + 1, size=(READS, PORTS))
-    rows[picks == len(CURVES)] %= 1 << SHORT_BITS  # EXP2, the first of the short ones
+    rows[picks == len(CURVES)] %= 2 << SHORT_BITS  # EXP2 and TANH, the first of the short ones
     seen = []
 
     async def bench(ctx):
@@ -40,9 +41,12 @@ def test_every_port_reads_the_tables():
     for row, pick, found in zip(rows, picks, seen, strict=True):
         for at, table, (entry, extra) in zip(row, pick, found, strict=True):
             short = table == len(CURVES)
-            values = TABLES[Function.EXP2 if short else CURVES[table]].values.tolist()
+            function = CURVES[table] if not short else SHORT[at >> SHORT_BITS]
+            at = at % (1 << SHORT_BITS) if short else at
+            values = TABLES[function].values.tolist()
             value, step = entry.low, entry.step
             if short:  # the entry has the low bits, without a sign
                 value = value % (1 << 18) | extra.low << 18
                 step = step % (1 << 9) | extra.step << 9
+                assert function is Function.EXP2 or value <= 1 << 16
             assert (value, step) == (values[at], values[at + 1] - values[at])

@@ -13,6 +13,12 @@ from rf8.compiler.emitter import Emitter
 from rf8.compiler.tensors import Cache, Heads, padded_width
 
 SEED = 17
+OTHERS = [
+    {"soft_cap": 1.5},
+    {"soft_cap": 50, "window": 4},
+    {"scale": 1.0},
+    {"scale": 1 / 256, "soft_cap": 30.0},
+]
 CONTEXT, WIDTH, QUERIES, GROUPS = 23, 6, 4, 2
 COUNTS = {"q": QUERIES, "k": GROUPS, "v": GROUPS}
 PROGRAM, VECTORS, RESULTS, CACHE = 0, 0x4000, 0x6000, 0x8000
@@ -63,7 +69,7 @@ def program(config, columns, options):
 
 @pytest.mark.parametrize("name", ["tiny", "ecp5"])
 @pytest.mark.parametrize(
-    "options", [{}, {"window": 1}, {"window": 5}, {"window": CONTEXT}], ids=str
+    "options", [{}, {"window": 1}, {"window": 5}, {"window": CONTEXT}, *OTHERS], ids=str
 )
 def test_tokens_as_golden_has_them(name, options):
     print("seed", SEED)

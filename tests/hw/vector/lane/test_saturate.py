@@ -23,15 +23,19 @@ def cases(rng, k, count):
     whole = np.where(rng.random(count) < 0.6, target - added, rng.integers(-GUARD, GUARD, count))
     whole = np.where(rng.random(count) < 0.1, rng.choice([GUARD - 1, -GUARD, 0], count), whole)
     whole = whole.clip(-GUARD, GUARD - 1)
-    bits = rng.integers(2, size=(count, 4)) & (rng.random((count, 4)) < [1, 0.3, 1, 0.9])
+    bits = rng.integers(2, size=(count, 5)) & (rng.random((count, 5)) < [1, 0.3, 1, 0.3, 0.9])
     high = rng.integers(1 << 24, size=count)
     return np.column_stack([whole, added, bits, high]).tolist()
 
 
-def expected(function, k, whole, added, up, over, minus, keep, high):
+def total_of(whole, added, up, negate):
+    return added - (whole + up) if negate else whole + added + up
+
+
+def expected(function, k, whole, added, up, over, minus, negate, keep, high):
     if not keep:
         return 0
-    total = whole + added + up
+    total = total_of(whole, added, up, negate)
     if function is Function.SQUARE:
         return int(wrapped(np.int64(high << 32 | total & (1 << 32) - 1), SUM_BITS))
     if function is Function.ANGLE:
@@ -41,11 +45,11 @@ def expected(function, k, whole, added, up, over, minus, keep, high):
     return int(saturate(np.int64(total), k))
 
 
-def leaves(function, k, whole, added, up, over, minus, keep, high):
+def leaves(function, k, whole, added, up, over, minus, negate, keep, high):
     """Whether y counts as saturated to 32 bits."""
     if k < 32 or not keep or function in (Function.SQUARE, Function.ANGLE):
         return 0
-    total = whole + added + up
+    total = total_of(whole, added, up, negate)
     return int(over or total != saturate(np.int64(total), 32))
 
 
@@ -63,11 +67,12 @@ def test_every_bound():
             rows = cases(rng, k, 60)
             found = []
             for n in range(len(rows) + dut.latency):
-                whole, added, up, over, minus, _, _ = rows[min(n, len(rows) - 1)]
+                whole, added, up, over, minus, negate, _, _ = rows[min(n, len(rows) - 1)]
                 over = 0 if function in (Function.SQUARE, Function.ANGLE) else over
                 for name, value in (("whole", whole), ("added", added), ("up", up)):
                     ctx.set(getattr(dut, name), value)
                 ctx.set(dut.over, over)
+                ctx.set(dut.negate, negate)
                 ctx.set(dut.minus, minus)
                 if n:  # a cycle later
                     *_, keep, high = rows[min(n - 1, len(rows) - 1)]

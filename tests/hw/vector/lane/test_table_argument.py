@@ -49,7 +49,7 @@ async def run(ctx, dut, values, bases):
     return [{name: seen[n + late][name] for name, late in LATE.items()} for n in range(len(values))]
 
 
-@pytest.mark.parametrize("function", [*CURVES, Function.EXP2, Function.SINE])
+@pytest.mark.parametrize("function", [*CURVES, Function.EXP2, Function.TANH, Function.SINE])
 def test_entries_and_fractions_give_the_function(function):
     print("seed", SEED)
     rng = np.random.default_rng(SEED)
@@ -71,6 +71,9 @@ def test_entries_and_fractions_give_the_function(function):
                 want = int(layers.activate(np.int64(a), _name(function))) - ramp
                 assert found["whole"] == 0
                 assert interpolated(found) == want, a
+            elif function is Function.TANH:
+                assert found["whole"] == 0
+                assert interpolated(found) == (1 << 16) - abs(int(layers.tanh(np.int64(a)))), a
             elif function is Function.SINE:
                 assert not found["beyond"] and found["whole"] == 0
                 assert interpolated(found) == int(layers.sine(np.int64(a))), a
