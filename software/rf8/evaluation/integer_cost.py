@@ -13,7 +13,7 @@ from golden.config import AccelConfig
 from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Model
 from rf8.evaluation.approximate import Part, approximated
-from rf8.evaluation.perplexity import Integers, Perplexity, cut, loss
+from rf8.evaluation.perplexity import Integers, Perplexity, collected, cut, loss, measured
 from rf8.evaluation.study import Study, crc32
 from rf8.progress import Progress
 
@@ -73,37 +73,31 @@ def measure(
     def integers(bits: int) -> Integers:
         return Integers(model, config.replace(act_bits=bits))
 
-    def whole(bits: int, tokens: Tensor) -> float:
-        return integers(bits).loss(tokens)
+    def whole(bits: int, tokens: Tensor) -> dict[str, Any]:
+        return measured(integers(bits), tokens)
 
-    def part_alone(part: Part, bits: int, tokens: Tensor) -> float:
+    def part_alone(part: Part, bits: int, tokens: Tensor) -> dict[str, Any]:
         with approximated(weights(), model.graph, {part}, bits, config.span):
-            return loss(weights(), tokens)
+            return {"loss": loss(weights(), tokens)}
 
-    rows: dict[str, Callable[[Tensor], float]] = {}
+    rows: dict[str, Callable[[Tensor], dict[str, Any]]] = {}
     if original is not None:
         reference = cache(partial(to_transformers, original))
-        rows[FLOAT] = lambda tokens: loss(reference(), tokens)
-    rows[WEIGHTS] = lambda tokens: loss(weights(), tokens)
+        rows[FLOAT] = lambda tokens: {"loss": loss(reference(), tokens)}
+    rows[WEIGHTS] = lambda tokens: {"loss": loss(weights(), tokens)}
     for bits in (16, 8):
         rows[INTEGERS.format(bits=bits)] = partial(whole, bits)
     for name, (part, bits) in PARTS.items():
         rows[name] = partial(part_alone, part, bits)
 
-    def run(row: Callable[[Tensor], float], tokens: Tensor) -> dict[str, Any]:
-        return {"loss": row(tokens)}
-
     study = Study(path, setup)
     keys = {name: [f"{name}, window {n}" for n in range(len(parts))] for name in rows}
     study.measure(
         {
-            key: partial(run, rows[name], tokens)
+            key: partial(rows[name], tokens)
             for name in rows
             for key, tokens in zip(keys[name], parts, strict=True)
         },
         progress,
     )
-    return {
-        name: Perplexity(tuple(study.runs[key]["loss"] for key in keys[name]), window)
-        for name in rows
-    }
+    return {name: collected([study.runs[key] for key in keys[name]], window) for name in rows}

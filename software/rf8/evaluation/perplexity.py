@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,12 @@ ROWS = 256  # positions whose logits are held at a time: a large vocabulary need
 @dataclass(frozen=True)
 class Perplexity:
     """``losses``: the mean negative log-likelihood in nats of each window; all have ``window``
-    tokens, of which the first is not predicted."""
+    tokens, of which the first is not predicted. ``saturated``: values that left the integers'
+    range on the way."""
 
     losses: tuple[float, ...]
     window: int
+    saturated: int = 0
 
     @property
     def value(self) -> float:
@@ -97,6 +100,11 @@ class Integers:
     def __init__(self, model: Model, config: AccelConfig) -> None:
         self._model = Transformer(model, config)
 
+    @property
+    def saturated(self) -> int:
+        """Values that left the integers' range so far."""
+        return self._model.saturated
+
     def loss(self, tokens: Tensor) -> float:
         """Mean negative log-likelihood in nats of the tokens of a window but the first."""
         self._model.reset()
@@ -114,10 +122,27 @@ class Programs:
     def __init__(self, program: Program) -> None:
         self._session = Session(program)
 
+    @property
+    def saturated(self) -> int:
+        """Values that left the integers' range so far, where the machine counts them."""
+        return getattr(self._session.stats, "saturated", 0)
+
     def loss(self, tokens: Tensor) -> float:
         """Mean negative log-likelihood in nats of the tokens of a window but the first."""
         logits = torch.from_numpy(self._session.forward(tokens.tolist()))
         return _mean_loss(tokens, lambda rows: logits[rows])
+
+
+def measured(integers: Integers | Programs, tokens: Tensor) -> dict[str, Any]:
+    """What is kept of a window: ``loss``, and ``saturated`` in it."""
+    before = integers.saturated
+    return {"loss": integers.loss(tokens), "saturated": integers.saturated - before}
+
+
+def collected(runs: list[dict[str, Any]], window: int) -> Perplexity:
+    """The perplexity of windows that were kept so."""
+    losses = tuple(float(run["loss"]) for run in runs)
+    return Perplexity(losses, window, sum(run.get("saturated", 0) for run in runs))
 
 
 def _mean_loss(tokens: Tensor, logits: Callable[[slice], Tensor]) -> float:

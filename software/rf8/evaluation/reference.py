@@ -84,6 +84,8 @@ class Transformer:
     ------
     DataError
         Where an operation is not supported, or a norm's weight or bias is too large.
+
+    ``saturated``: how many results so far lie at an end of the 32 bits, as saturated ones do.
     """
 
     def __init__(self, model: Model, config: AccelConfig) -> None:
@@ -102,7 +104,7 @@ class Transformer:
             if isinstance(op, Norm)
         }
         self._caches: dict[str, KVCache] = {}
-        self._position = 0
+        self._position = self.saturated = 0
         self.reset()
 
     def reset(self) -> None:
@@ -119,7 +121,7 @@ class Transformer:
         values: dict[int, Int64] = {}
         for index, op in enumerate(self._ops):
             operands = [values[i] for i in op.inputs]
-            values[index] = self._computed(op, operands, ids)
+            values[index] = self._counted(op, operands, ids)
             for i in set(op.inputs):
                 if self._last_users[i] == index:
                     del values[i]  # long texts need the memory
@@ -128,10 +130,16 @@ class Transformer:
 
     def logits(self, hidden: Int64) -> Int64:
         """Logits [T, vocab] Q16 of what `hidden` gave."""
-        logits = self._computed(self._head, [hidden], [])
+        logits = self._counted(self._head, [hidden], [])
         for op in self._after:
-            logits = self._computed(op, [logits], [])
+            logits = self._counted(op, [logits], [])
         return logits
+
+    def _counted(self, op: Op, operands: list[Int64], ids: list[int]) -> Int64:
+        found, ends = self._computed(op, operands, ids), np.iinfo(np.int32)
+        if not isinstance(op, Take):  # parts of what was counted
+            self.saturated += int(np.count_nonzero((found == ends.min) | (found == ends.max)))
+        return found
 
     def _computed(self, op: Op, operands: list[Int64], ids: list[int]) -> Int64:
         """The vector that ``op`` gives, [T, op.width]; ``ids``: the tokens."""

@@ -23,6 +23,7 @@ TEXTS = [
     "the king went",
     "",
     " \n the  people<|end|> said",
+    "</s>the king  went </s> said",
     "<|start|>user\ngo out<|end|>\n<s>the <mask> [X]it</s>",
     "naïve — 王 🙂",
 ]
@@ -68,6 +69,24 @@ def unigram():
     return tokenizer
 
 
+def older_llama():
+    """Spaces by the normalizer, which knows no start of a text; single bytes for the rest."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    spaces = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    tokenizer.normalizer = normalizers.Sequence(spaces)
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
+    special = ["<unk>", "<s>", "</s>"]
+    single = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=special + single, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    content = json.loads(tokenizer.to_str())
+    content["added_tokens"] = content["added_tokens"][: len(special)]
+    return Tokenizer.from_str(json.dumps(content))
+
+
 def truncating():
     tokenizer = with_bos()
     tokenizer.enable_truncation(max_length=5, stride=1)
@@ -98,6 +117,20 @@ CASES = {
     "unigram": (unigram, {"unk_token": "<unk>", "bos_token": {
         **START, "__type": "AddedToken", "content": "<s>",
     }}),
+    **{
+        f"{name}, {options}": (
+            older_llama,
+            {"tokenizer_class": name, "eos_token": "</s>"} | options,
+        )
+        for name, options in (
+            ("LlamaTokenizer", {}),
+            ("LlamaTokenizerFast", {"legacy": True}),
+            ("LlamaTokenizer", {"legacy": False, "add_prefix_space": False}),
+            ("PreTrainedTokenizerFast", {"legacy": None}),
+        )
+    },
+    "a class that the file overrules": (byte_level, {"tokenizer_class": "LlamaTokenizer"}),
+    "gpt2": (byte_level, {"tokenizer_class": "GPT2Tokenizer"}),
     "truncation": (truncating, {}),
     "padding": (padding, {"pad_token": "<pad>"}),
 }  # fmt: skip

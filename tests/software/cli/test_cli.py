@@ -10,6 +10,9 @@ import pytest
 from command import rf8
 
 from rf8.cli.common import _models
+from rf8.cli.run import Backend, _summary
+from rf8.program.image import Program
+from rf8.runtime.session import Stats
 
 
 def test_quantize_compile_info_run(checkpoint, tmp_path):
@@ -139,6 +142,15 @@ def test_a_shell_completes_models(checkpoint, tmp_path, monkeypatch):
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **words}
     )
     assert done.stdout.split() == ["default"]
+
+
+def test_saturated_values_are_told(image, capsys):
+    program, stats = Program.load(image), Stats(tokens=1)
+    for count, told in ((0, ""), (3, "3 values saturated at +-32,768"), (12345, "12,345 values")):
+        stats.saturated = count
+        _summary(stats, Backend.golden, program, [])
+        shown = capsys.readouterr().out
+        assert told in shown and ("range" in shown) == bool(count)
 
 
 def test_perplexity_of_a_text_goes_on_where_it_was(tmp_path):

@@ -45,6 +45,20 @@ def test_all_rows(kind, tmp_path):
     assert whole.losses == pytest.approx(kv.losses, rel=1e-3)
 
 
+def test_values_out_of_range_are_counted(tmp_path):
+    theirs = tiny_models.gpt2()
+    with torch.no_grad():
+        theirs.transformer.h[0].mlp.c_proj.weight.mul_(1e6)
+    model = rf8.quantize(from_transformers(theirs, "large"))
+    found = measure(model, None, IDS, tmp_path / "e.json", **SIZES)
+    lost = {name for name, row in found.items() if row.saturated}
+    assert lost == {INTEGERS.format(bits=bits) for bits in (16, 8)}
+    again = measure(model, None, IDS, tmp_path / "e.json", **SIZES)
+    assert {name: row.saturated for name, row in again.items()} == {
+        name: row.saturated for name, row in found.items()
+    }
+
+
 def test_goes_on_where_it_stopped(tmp_path, monkeypatch):
     model = rf8.quantize(from_transformers(tiny_models.gpt2(), "m"))
     path = tmp_path / "e.json"

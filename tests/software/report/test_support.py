@@ -21,17 +21,17 @@ def test_rtl_is_compared():
 def test_sizes_are_those_of_the_model():
     """Three smaller models say what the whole one is, to less than a percent."""
     known = support.Known("small", "llama", (4, 64, 4, 2, 16, 128, 5000, True))
-    found = support.sizes(known, "tiny")
-    whole = support._measured(known.config(4, 5000), "small", support.get_config("tiny"), 60)
+    found = support.sizes(known, "ecp5")
+    whole = support._measured(known.config(4, 5000), "small", support.get_config("ecp5"), 60)
     for told, exact in zip((found.memory, found.token, found.cycles), whole, strict=True):
         assert abs(told - exact) < 0.01 * exact
 
 
 def test_models_that_do_not_fit_say_why():
-    wide = support.Known("wide", "llama", (2, 64, 4, 2, 16, 1025, 5000, True))
-    assert "dot products of 1025 elements" in support.sizes(wide, "tiny").error
+    wide = support.Known("wide", "llama", (2, 64, 4, 2, 16, 4097, 5000, True))
+    assert "dot products of 4097 elements" in support.sizes(wide, "ecp5").error
     deep = support.Known("deep", "llama", (10**6, 64, 4, 2, 16, 128, 5000, True))
-    assert "GiB of memory, 4 are addressed" in support.sizes(deep, "tiny").error
+    assert "GiB of memory, 4 are addressed" in support.sizes(deep, "ecp5").error
 
 
 def test_page():
