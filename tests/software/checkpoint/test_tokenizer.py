@@ -118,7 +118,7 @@ CASES = {
         **START, "__type": "AddedToken", "content": "<s>",
     }}),
     **{
-        f"{name}, {options}": (older_llama, {"tokenizer_class": name, "eos_token": "</s>"} | options)
+        f"{name}, {options}": (older_llama, {"tokenizer_class": name} | options)
         for name, options in (
             ("LlamaTokenizer", {}),
             ("LlamaTokenizerFast", {"legacy": True}),
