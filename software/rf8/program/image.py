@@ -189,6 +189,10 @@ class Program:
         if not Path(path).exists():
             raise DataError(f"{path} is missing: make it with `rf8 compile MODEL -o {path}`")
         try:
+            Path(path).open("rb").close()  # of what cannot be read, safetensors says it is missing
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+        try:
             with safe_open(path, framework="np") as handle:
                 metadata = handle.metadata() or {}
                 if metadata.get("format") != FORMAT:

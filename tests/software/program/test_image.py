@@ -106,6 +106,11 @@ def test_end_tokens_of_images_of_before(image, tmp_path, eos, read):
     assert Program.load(tmp_path / "m.rf8").eos == read
 
 
+def test_what_cannot_be_read_is_not_called_broken(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        Program.load(tmp_path)
+
+
 @pytest.mark.parametrize("size", [0, 5, 1000])
 def test_truncated_images(image, tmp_path, size):
     path = tmp_path / "short.rf8"

@@ -115,10 +115,10 @@ def test_both_pairings_of_rotary_positions():
             codes = tensor.codes.reshape(-1, 10, tensor.codes.shape[1])[:, order]
             bias = tensor.bias.reshape(-1, 10)[:, order]
             turned.tensors[name] = RF8Tensor(codes.reshape(tensor.codes.shape), bias.reshape(-1))
-    halves, interleaved = (
+    halves, neighbours = (
         Session(rf8.compile(m, config="tiny")).forward([5, 6, 7]) for m in (model, turned)
     )
-    assert (halves == interleaved).all()
+    assert (halves == neighbours).all()
 
 
 def test_engines_and_batchings_agree(image):
