@@ -41,6 +41,7 @@ class Feature:
 
 
 INSTALL = {
+    "": "pip install rf8",
     "sim": "pip install 'rf8[sim]'",
     "gg": "pip install 'rf8[gg]'",
     "dev": "make .venv/dev in a checkout",

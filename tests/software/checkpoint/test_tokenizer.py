@@ -118,14 +118,7 @@ CASES = {
         **START, "__type": "AddedToken", "content": "<s>",
     }}),
     **{
-<<<<<<< HEAD
-        f"{name}, {options}": (
-            older_llama,
-            {"tokenizer_class": name, "eos_token": "</s>"} | options,
-        )
-=======
         f"{name}, {options}": (older_llama, {"tokenizer_class": name} | options)
->>>>>>> 4ebcf9e
         for name, options in (
             ("LlamaTokenizer", {}),
             ("LlamaTokenizerFast", {"legacy": True}),

