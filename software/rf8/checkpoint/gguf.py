@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rf8.checkpoint.model import Float, Model
-from rf8.checkpoint.tensors import take_tensors
+from rf8.checkpoint.tensors import check_memory, take_tensors
 from rf8.checkpoint.tokenizer import TOKENIZER_FILES
 from rf8.download import cached, wheel
 from rf8.errors import DataError
@@ -117,6 +117,7 @@ def load_gguf(path: Path) -> Model:
     config = _config(architecture, form, fields, extra, stored, str(path))
     module = skeleton(config, str(path))
     graph = graph_of(config, str(path))
+    check_memory(graph, str(path))
     names = _names(architecture, int(config["num_hidden_layers"]), module, list(stored), str(path))
     raw: dict[str, NDArray[Any]] = {}
     for name, tensor in stored.items():

@@ -18,7 +18,7 @@ from rf8.checkpoint.model import (
     read_graph,
     read_json,
 )
-from rf8.checkpoint.tensors import HEADS, bare_name, take_tensors
+from rf8.checkpoint.tensors import HEADS, bare_name, check_memory, take_tensors
 from rf8.checkpoint.tokenizer import TOKENIZER_FILES
 from rf8.checkpoint.weights import read_weights
 from rf8.errors import DataError
@@ -97,6 +97,8 @@ def _load_folder(folder: Path, name: str) -> Model:
     graph = read_graph(folder, config) if span is not None else None
     if graph is None:
         graph = _graph_of(config, where)
+    if span is None:
+        check_memory(graph, where)
     raw = read_weights(folder, config)
     notes: tuple[str, ...] = ()
     if span is None and graph.tied:

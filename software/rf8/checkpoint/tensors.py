@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from typing import Any
 
@@ -13,6 +14,18 @@ from rf8.checkpoint.model import BIAS_SUFFIX, Float, RF8Tensor
 from rf8.checkpoint.weights import known_buffer
 from rf8.errors import DataError
 from rf8.graph.ir import Graph
+
+
+def check_memory(graph: Graph, where: str) -> None:
+    """Raise DataError where a model does not fit this computer's memory as float32."""
+    weights = sum(rows * columns for rows, columns in graph.matrices().values())
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 4 * weights > there:
+        raise DataError(
+            f"{where}: {weights / 1e9:.1f} G weights take {4 * weights / 1e9:.0f} GB in float32, this "
+            f"computer has {there / 1e9:.0f} GB: quantise it on a larger one"
+        )
+
 
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of the head's matrix in checkpoints; transformers' modules have the first."""

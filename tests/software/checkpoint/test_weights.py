@@ -196,3 +196,12 @@ def test_a_pointer_of_git_lfs(folder):
     (folder / "model.safetensors").write_text(text)
     with pytest.raises(DataError, match=r"is a Git LFS pointer, not the file: run `git lfs pull`"):
         load_model(folder)
+
+
+def test_models_larger_than_memory_are_refused_before_they_are_read(folder, monkeypatch):
+    (folder / "model.safetensors").unlink()
+    sizes = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 20}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+    words = r"0.0 G weights take 0 GB in float32, this computer has 0 GB: quantise it on"
+    with pytest.raises(DataError, match=words):
+        load_model(folder)
