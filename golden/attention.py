@@ -144,11 +144,18 @@ def attention(
       exponent makes the total lie in [1/2, 1), so that the product with the values does not
       saturate.
     - The result takes the `reciprocal` of that total as a factor, rounded half to even.
+
+    Raises
+    ------
+    ValueError
+        For a window below 1, and what `query_factor` and `golden.layers.cap_factors` refuse.
     """
+    if window is not None and window < 1:
+        raise ValueError(f"window is {window}, must be 1 or more")
     tokens, heads, width = q.shape
+    factor, fraction = query_factor(width, scale)
     cache.append(k, v, span)
     groups, largest = k.shape[1], (MAX_SIGNIFICAND << 15) << (bits - 1)
-    factor, fraction = query_factor(width, scale)
     scaled = shift_round_half_even(q * factor, fraction + RESULT_FRAC - QUERY_FRAC)
     query = block_quantize(saturate(scaled, RESULT_BITS), bits, QUERY_FRAC)
     keys = INTEGERS[cache.keys].sum(axis=2).astype(np.float64).transpose(1, 2, 0)  # [G, W, P]

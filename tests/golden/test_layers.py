@@ -288,6 +288,13 @@ def test_truncated_cache_goes_on():
     assert (attention(q[4:], k[4:], v[4:], cache, 16) == whole[4:]).all()
 
 
+def test_a_window_without_positions_is_refused():
+    x, cache = np.zeros((1, 1, 4), np.int64), KVCache.empty(1, 4)
+    with pytest.raises(ValueError, match="window is 0, must be 1 or more"):
+        attention(x, x, x, cache, 16, window=0)
+    assert cache.positions == 0
+
+
 def test_tanh_is_odd_and_close_to_float():
     x = np.concatenate([np.arange(0, 9 << 16, 7), [1 << 31, (1 << 31) - 1]])
     found = layers.tanh(x)
