@@ -22,8 +22,8 @@ def check_memory(graph: Graph, where: str) -> None:
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 4 * weights > there:
         raise DataError(
-            f"{where}: {weights / 1e9:.1f} G weights take {4 * weights / 1e9:.0f} GB in float32, this "
-            f"computer has {there / 1e9:.0f} GB: quantise it on a larger one"
+            f"{where}: {weights / 1e9:.1f} G weights take {4 * weights / 1e9:.0f} GB in float32, "
+            f"this computer has {there / 1e9:.0f} GB: quantise it on a larger one"
         )
 
 
