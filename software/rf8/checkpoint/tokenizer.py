@@ -153,13 +153,13 @@ def end_tokens(config: dict[str, Any], files: dict[str, bytes], vocab: int) -> t
     if "eos_token_id" in generation:
         where, value = "generation_config.json", generation["eos_token_id"]
     else:
-        where, value = "config.json", config.get("eos_token_id")
+        where, value = "the model's config", config.get("eos_token_id")
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for token in ids:
         # A bool is an int to Python, and no token.
         if type(token) is not int or not 0 <= token < vocab:
             raise DataError(
                 f"{where}: eos_token_id is {value!r}, must be null or tokens of the vocabulary, "
-                f"0 to {vocab - 1}"
+                f"0 to {vocab - 1}: mend it there"
             )
     return tuple(dict.fromkeys(ids))

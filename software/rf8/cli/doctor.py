@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -114,15 +115,16 @@ def _feature(feature: Feature) -> dict[str, Any]:
 
 def _requirements(extra: str) -> dict[str, Requirement]:
     """What an extra adds to the package; "" for what it always needs."""
-    try:
-        lines = metadata.requires("rf8") or []
-    except metadata.PackageNotFoundError:  # a checkout that was not installed
-        return {}
-    needed = map(Requirement, lines)
-    return {
-        r.name: r for r in needed
-        if (r.marker is None and not extra) or (r.marker and r.marker.evaluate({"extra": extra}))
-    }  # fmt: skip
+    checkout = Path(rf8.__file__).parents[2] / "pyproject.toml"
+    if checkout.exists():  # where what was installed once may be of before
+        project = tomllib.loads(checkout.read_text())["project"]
+        wanted = project["optional-dependencies"][extra] if extra else project["dependencies"]
+        needed = [Requirement(line) for line in wanted]
+    else:
+        found = [Requirement(line) for line in metadata.requires("rf8") or []]
+        needed = [r for r in found if not extra or r.marker]
+        needed = [r for r in needed if r.marker is None or r.marker.evaluate({"extra": extra})]
+    return {requirement.name: requirement for requirement in needed}
 
 
 def _version(name: str) -> str | None:

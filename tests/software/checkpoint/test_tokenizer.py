@@ -212,7 +212,7 @@ def test_end_tokens(config, generation, tokens):
 @pytest.mark.parametrize("value", [True, 2.0, "2", -1, 10, [3, 10], [None], [[3]], {"id": 3}])
 def test_end_tokens_that_are_none(value):
     words = r": eos_token_id is .*, must be null or tokens of the vocabulary, 0 to 9"
-    with pytest.raises(DataError, match="^config.json" + words):
+    with pytest.raises(DataError, match="^the model's config" + words):
         end_tokens({"eos_token_id": value}, {}, 10)
     files = {"generation_config.json": json.dumps({"eos_token_id": value}).encode()}
     with pytest.raises(DataError, match="^generation_config.json" + words):
