@@ -1,4 +1,4 @@
-"""The adders' two bodies, plain expressions and ECP5 carry cells, proven equal for all inputs; a count."""
+"""The adders' two bodies, plain expressions and ECP5 carry cells, proven equal; a count of ones."""
 
 import subprocess
 
