@@ -1,10 +1,12 @@
-"""The adders' two bodies, plain expressions and ECP5 carry cells, proven equal for all inputs."""
+"""The adders' two bodies, plain expressions and ECP5 carry cells, proven equal; a count of ones."""
 
 import subprocess
 
 import pytest
+from amaranth.hdl import Module, Signal
+from amaranth.sim import Simulator
 
-from hw.lib.adders import VERILOG
+from hw.lib.adders import VERILOG, count_ones
 from sim.toolchain import tool_path
 
 PORTS = {
@@ -71,3 +73,20 @@ def test_the_proof_can_fail(tmp_path, name, table):
     wrong = f"{int(table, 16) ^ 0x0001:04X}"
     run = prove(tmp_path, name, VERILOG.replace(f"16'h{table}", f"16'h{wrong}"))
     assert run.returncode != 0 and "proof did fail" in run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8, 11])
+def test_ones_are_counted(width):
+    m = Module()
+    bits = Signal(width)
+    count = Signal(range(width + 1))
+    m.d.comb += count.eq(count_ones(bits))
+
+    async def bench(ctx):
+        for value in range(1 << width):
+            ctx.set(bits, value)
+            assert ctx.get(count) == value.bit_count()
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()
