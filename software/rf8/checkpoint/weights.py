@@ -7,21 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rf8.checkpoint.model import read_json
 from rf8.errors import DataError
+
+if TYPE_CHECKING:  # importing it takes seconds; to say that a file is missing needs none
+    from torch import Tensor
 
 _SCALES = ("_scale", "_scale_inv")
 """What follows the name of a float8 weight in that of its scales; both are factors."""
 _UNUSED_SCALES = (".input_scale", ".output_scale", ".activation_scale", ".k_scale", ".v_scale")
 """Scales of activations, which stay as wide as they are here."""
-_FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz)
 _LFS = b"version https://git-lfs"
 
 
@@ -101,6 +101,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
     try:
+        import torch
+
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of pickle, zipfile and torch, of many kinds
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -110,7 +112,7 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict):
         raise DataError(f"{path} holds a {type(found).__name__}, no tensors by name")
     for name, value in found.items():
-        if not isinstance(value, Tensor):
+        if not isinstance(value, torch.Tensor):
             raise DataError(f"{path}: {name} is no tensor but a {type(value).__name__}")
     return found
 
@@ -121,7 +123,7 @@ def _without_scales(
     """Float8 weights times their scales, which are left out."""
     left = {n: t for n, t in tensors.items() if not n.endswith(_UNUSED_SCALES)}
     for name, tensor in tensors.items():
-        if tensor.dtype not in _FLOAT8:
+        if "float8" not in str(tensor.dtype):
             continue
         scales = [name + suffix for suffix in _SCALES if name + suffix in tensors]
         if len(scales) > 1 or (quantised and not scales):

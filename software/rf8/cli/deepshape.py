@@ -17,8 +17,6 @@ from rf8.checkpoint.load import load_model
 from rf8.cli.common import JsonOption, ModelArgument, app
 from rf8.console import Bar
 from rf8.errors import UsageError
-from rf8.gg.rate import STEP, entropy_of
-from rf8.gg.reshape import REPORT, pack_changes, read_changes, reshape_model, undo_model
 
 
 class Group(StrEnum):
@@ -42,7 +40,9 @@ def deepshape(
     shape_factor: Annotated[float, typer.Option(help="... or this times the fitted one")] = 1.0,
     std: Annotated[float | None, typer.Option(help="Standard deviation of the targets")] = None,
     std_factor: Annotated[float, typer.Option(help="... or this times the fitted one")] = 1.0,
-    step: Annotated[float, typer.Option(help="Weights become multiples of it")] = STEP,
+    step: Annotated[
+        float | None, typer.Option(help="Weights become multiples of it; 2^-13 by default")
+    ] = None,
     min_count: Annotated[
         float, typer.Option(help="Tails end where fewer weights are expected beyond")
     ] = 1.0,
@@ -59,8 +59,13 @@ def deepshape(
     ):  # fmt: skip
         if value is not None and not 0 < value < float("inf"):
             raise UsageError(f"{name} is {value}, must be positive and finite")
-    if undo and any((shape, std, shape_factor != 1, std_factor != 1, step != STEP)):
+    if undo and any((shape, std, shape_factor != 1, std_factor != 1, step)):
         raise UsageError("--undo takes no target: leave the other options out")
+    # They import torch, which takes seconds.
+    from rf8.gg.rate import STEP, entropy_of
+    from rf8.gg.reshape import REPORT, pack_changes, read_changes, reshape_model, undo_model
+
+    step = STEP if step is None else step
     source = load_model(model)
     if undo:
         changes = read_changes(Path(model) / REPORT)

@@ -15,17 +15,20 @@ from rf8.checkpoint.model import RF8Tensor
 from rf8.cli.common import JsonOption, ModelArgument, app
 from rf8.console import Bar
 from rf8.errors import DataError, UsageError
-from rf8.gg import rate as measures
 
 
 @app.command(epilog="Example: [bold]rf8 rate default[/bold]")
 def rate(
     model: ModelArgument,
-    step: Annotated[float, typer.Option(help="Of uniform quantisation; RF8 codes need none")]
-    = measures.STEP,
+    step: Annotated[
+        float | None, typer.Option(help="Of uniform quantisation, 2^-13; RF8 codes need none")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Bits a weight, each matrix coded on its own: entropy, Huffman, zstd, exponential-Golomb."""
+    from rf8.gg import rate as measures  # it imports torch, which takes seconds
+
+    step = measures.STEP if step is None else step
     if not 0 < step < float("inf"):
         raise UsageError(f"--step is {step}, must be positive and finite")
     source = load_model(model)

@@ -37,7 +37,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
         "head_dim": 12,
         "query_pre_attn_scalar": 9,
         "sliding_window": 5,
-        "num_hidden_layers": 6,
+        "layer_types": ["sliding_attention", "full_attention"],
     },
     "gpt_neox": _NO_GROUPS,
     "smollm3": SMALL | {"num_hidden_layers": 4},

@@ -90,8 +90,8 @@ def test_gemma():
         assert all(norm.offset == 1 and not norm.center for norm in ops_of(graph, Norm))
     assert [op.cap for op in ops_of(second, Cap)] == [30.0]
     assert [(op.window, op.cap) for _, op in second.attentions()] == [(5, 50.0), (None, 50.0)]
-    assert [op.window for _, op in third.attentions()] == [5] * 5 + [None]
-    assert [op.scale for _, op in third.attentions()] == pytest.approx([1 / 3] * 6)
+    assert [op.window for _, op in third.attentions()] == [5, None]
+    assert [op.scale for _, op in third.attentions()] == pytest.approx([1 / 3] * 2)
     assert {norm.parts for norm in ops_of(third, Norm)} == {1, 2, 6}
     steps = {op.rotary.steps for _, op in third.attentions()}
     assert len(steps) == 2
