@@ -74,6 +74,8 @@ _ROTARY = {
     *("short_factor", "long_factor", "short_mscale", "long_mscale", "partial_rotary_factor"),
     *("mscale", "mscale_all_dim", "truncate"),
 }
+PARTIAL = ("gpt_neox", "phi3", "stablelm")
+"""Families in which part of a head may turn."""
 _ROTARY_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -135,8 +137,9 @@ def check_config(config: dict[str, Any], where: str) -> None:
         )
     kind = type(AutoConfig.for_model(config["model_type"]))
     declared = set(kind().to_dict()) - set(PreTrainedConfig().to_dict())
-    declared |= set(kind.attribute_map) | {"tie_word_embeddings", "rope_theta", "rope_scaling"}
-    declared |= {"rope_parameters", "partial_rotary_factor", "head_dim"}
+    declared |= {*kind.attribute_map, "tie_word_embeddings", "head_dim"}
+    if "rope_parameters" in declared:
+        declared |= {"rope_theta", "rope_scaling", "partial_rotary_factor"}
     for name, value in config.items():
         off = value is None or value is False or value in ([], {}, "")
         if name not in {*HARMLESS, *declared, "model_type"} and not off:
@@ -147,6 +150,13 @@ def check_config(config: dict[str, Any], where: str) -> None:
             )
     for name in ("rope_parameters", "rope_scaling"):
         _check_rotary(config.get(name), f"{where}: {name}")
+    shares = [config, config.get("rope_parameters") or {}, config.get("rope_scaling") or {}]
+    share = next((s["partial_rotary_factor"] for s in shares if s.get("partial_rotary_factor")), 1)
+    if share != 1 and config["model_type"] not in PARTIAL:
+        raise DataError(
+            f"{where}: partial_rotary_factor is {share}, which transformers' {kind.__name__} takes "
+            f"and does not use; only {', '.join(PARTIAL)} do"
+        )
 
 
 def _check_rotary(found: Any, where: str) -> None:

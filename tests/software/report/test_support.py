@@ -19,11 +19,13 @@ def test_rtl_is_compared():
 
 
 def test_sizes_are_those_of_the_model():
-    """Three smaller models say what the whole one is, to less than a percent."""
+    """Three smaller models say what the whole one is; small ones are rounded up to pages."""
     known = support.Known("small", "llama", (4, 64, 4, 2, 16, 128, 5000, True))
     found = support.sizes(known, "ecp5")
     whole = support._measured(known.config(4, 5000), "small", support.get_config("ecp5"), 60)
-    for told, exact in zip((found.memory, found.token, found.cycles), whole, strict=True):
+    memory, *others = whole
+    assert abs(found.memory - memory) < 0.1 * memory
+    for told, exact in zip((found.token, found.cycles), others, strict=True):
         assert abs(told - exact) < 0.01 * exact
 
 
