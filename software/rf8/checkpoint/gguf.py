@@ -49,7 +49,8 @@ _OWN_FIELDS = {
 _READ = (
     *("rope.freq_base", "rope.dimension_count", "rope.scaling.type", "rope.scaling.factor"),
     *("rope.scaling.original_context_length", "rope.scaling.attn_factor", "rope.freq_base_swa"),
-    *("attention.value_length", "attention.causal", "expert_count", "rope.scaling.finetuned"),
+    *("attention.sliding_window_pattern", "attention.value_length"),
+    *("attention.causal", "expert_count", "rope.scaling.finetuned"),
 )
 """Keys that are looked at one by one."""
 _HARMLESS = ("general.", "tokenizer.", "quantize.", "GGUF.")
@@ -235,6 +236,13 @@ def _own_fields(
         config["qk_layernorm"] = "blk.0.attn_q_norm.weight" in stored
     if architecture == "gptneox":
         config["attention_bias"] = "blk.0.attn_qkv.bias" in stored
+    pattern = read.get("attention.sliding_window_pattern")
+    if pattern is not None:
+        count = config["num_hidden_layers"]
+        if isinstance(pattern, int):  # every so many layers, one sees all
+            pattern = [(layer + 1) % pattern != 0 for layer in range(count)]
+        kinds = ("full_attention", "sliding_attention")
+        config["layer_types"] = [kinds[bool(slides)] for slides in pattern]
     if architecture == "gemma2":
         large = config["num_hidden_layers"] == 46  # 27B: as llama.cpp has it, by its layers
         config["query_pre_attn_scalar"] = width

@@ -91,7 +91,9 @@ def write_gguf(
         str: writer.add_string,
     }
     for key, value in {**_metadata(config, kind), **(metadata or {})}.items():
-        if value is not None:
+        if isinstance(value, list):
+            writer.add_array(f"{architecture}.{key}", value)
+        elif value is not None:
             adders[type(value)](f"{architecture}.{key}", value)
     if tokenizer:
         _add_tokenizer(writer, config.vocab_size)
@@ -155,6 +157,9 @@ def _metadata(c: Any, kind: str) -> dict[str, Any]:
         found |= {"attention.key_length": head, "attention.value_length": head}
     if kind in ("gemma2", "gemma3_text"):
         found["attention.sliding_window"] = c.sliding_window
+    if kind == "gemma3_text":
+        slides = [kind == "sliding_attention" for kind in c.layer_types]
+        found["attention.sliding_window_pattern"] = slides
     if kind == "gemma2":
         found["attn_logit_softcapping"] = c.attn_logit_softcapping
         found["final_logit_softcapping"] = c.final_logit_softcapping

@@ -42,7 +42,7 @@ class Check:
     by rounding. ``worst``: largest difference of a logit over the largest logit, with nearest
     rounding. ``decoded``: correlation with the float model of the decoded weights, ``exact`` the
     same whose keys and values are in RF8, too. ``compared``, ``differences``: bytes of RTL and
-    golden machine, under stalls. ``gguf``: whether a GGUF file gives the same model; None: there
+    golden machine, under stalls. ``gguf``: whether a GGUF file gives the same weights; None: there
     are no such files. ``error``: what stopped it.
     """
 
@@ -260,7 +260,7 @@ def page(checks: Sequence[Check], known: Sequence[Size]) -> str:
         "compensated rounding; the largest difference of a logit over the largest; correlation",
         "with the float model that has the decoded weights, and with the same one whose keys and",
         "values are rounded to RF8, too; bytes that RTL and golden machine left, under stalls,",
-        "and how many differ; and whether the model that comes back from a GGUF file is the same.",
+        "and how many differ; and whether a GGUF file gives the same weights.",
         "",
         "| family | model_type | nearest | worst logit | compensated | decoded weights "
         "| ... and keys, values | RTL bytes | different | GGUF |",

@@ -93,17 +93,17 @@ BROKEN = {
     "missing embedding": ({"drop": ["token_embd.weight"]}, r"embed_tokens.weight is missing"),
     "unused tensor": ({"extra": [("blk.0.spin.weight", ONES)]}, "tensor blk.0.spin.weight belongs"),
     "experts' tensors": ({"extra": [("blk.0.ffn_up_exps.weight", ONES)]}, "ffn_up_exps.weight bel"),
-    "experts": ({"metadata": [("expert_count", 4)]}, "expert_count is 4: mixtures of experts"),
+    "experts": ({"metadata": {"expert_count": 4}}, "expert_count is 4: mixtures of experts"),
     "one more layer's": (
-        {"metadata": [("block_count", 1)]},
+        {"metadata": {"block_count": 1}},
         r"tensor blk.1.\S+ belongs to",
     ),
-    "scaling": ({"metadata": [("rope.scaling.type", "spiral")]}, "rope.scaling.type is 'spiral'"),
-    "unknown key": ({"metadata": [("attention.clamp_kqv", 8.0)]}, "clamp_kqv is 8.0, which is not"),
-    "two widths": ({"metadata": [("attention.value_length", 4)]}, "another width than keys"),
-    "both ways": ({"metadata": [("attention.causal", False)]}, "only causal models"),
-    "shape": ({"metadata": [("feed_forward_length", 51)]}, r"has shape \(50, 48\), config"),
-    "no layers": ({"metadata": [("block_count", None)]}, "its metadata has no num_hidden_layers"),
+    "scaling": ({"metadata": {"rope.scaling.type": "spiral"}}, "rope.scaling.type is 'spiral'"),
+    "unknown key": ({"metadata": {"attention.clamp_kqv": 8.0}}, "clamp_kqv is 8.0, which is not"),
+    "two widths": ({"metadata": {"attention.value_length": 4}}, "another width than keys"),
+    "both ways": ({"metadata": {"attention.causal": False}}, "only causal models"),
+    "shape": ({"metadata": {"feed_forward_length": 51}}, r"has shape \(50, 48\), config"),
+    "no layers": ({"metadata": {"block_count": None}}, "its metadata has no num_hidden_layers"),
 }
 
 
