@@ -62,7 +62,7 @@ _SHARED = {
     "tests/software/cli/test_chat.py": "rf8.cli.generate",
     "tests/software/cli/test_cli.py": """
         rf8.cli.area rf8.cli.common rf8.cli.deepshape rf8.cli.evaluate rf8.cli.experiment
-        rf8.cli.models rf8.cli.profile rf8.cli.run rf8.cli.support rf8.cli.verilog
+        rf8.cli.models rf8.cli.profile rf8.cli.run rf8.cli.verilog
     """,
     "tests/software/cli/test_fit.py": "rf8.gg.report",
     "tests/software/compiler/test_lower.py": "rf8.compiler.arrange rf8.evaluation.samples",

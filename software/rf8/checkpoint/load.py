@@ -126,9 +126,11 @@ def _own_head(
         return graph, config, ()
     linear = graph.ops[graph.head]
     assert isinstance(linear, Linear)
-    embedding = next(
-        raw[k] for k in raw if bare_name(k, {linear.parts[0][0]}) == linear.parts[0][0]
-    )
+    name = linear.parts[0][0]
+    embedding = next((raw[key] for key in raw if bare_name(key, {name}) == name), None)
+    if embedding is None:  # the one matrix under its other name
+        raw[name] = raw.pop(head)
+        return graph, config, ()
     if raw[head].shape == embedding.shape and np.array_equal(raw[head], embedding):
         del raw[head]
         return graph, config, ()

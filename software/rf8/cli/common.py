@@ -10,7 +10,9 @@ import typer
 
 from golden.config import CONFIGS
 from golden.format import SPANS
-from rf8.checkpoint.load import FETCHED, PACKAGED
+from rf8.checkpoint.load import FETCHED, PACKAGED, load_model
+from rf8.checkpoint.model import Model
+from rf8.console import notes
 from rf8.errors import UsageError
 
 app = typer.Typer(
@@ -56,6 +58,14 @@ ArgmaxOption = Annotated[
     bool, typer.Option("--argmax", help="The machine finds the likeliest token; no logits")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output")]
+
+
+def loaded(model: str) -> Model:
+    """A model, once what a user should know of how it was read is said on standard error."""
+    found = load_model(model)
+    for note in found.notes:
+        notes.print(note, soft_wrap=True)
+    return found
 
 
 def is_image(model_or_file: str) -> bool:

@@ -13,8 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.load import load_model
-from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.cli.common import JsonOption, ModelArgument, app, loaded
 from rf8.console import Bar
 from rf8.errors import UsageError
 
@@ -66,7 +65,7 @@ def deepshape(
     from rf8.gg.reshape import REPORT, pack_changes, read_changes, reshape_model, undo_model
 
     step = STEP if step is None else step
-    source = load_model(model)
+    source = loaded(model)
     if undo:
         changes = read_changes(Path(model) / REPORT)
         undo_model(source, changes).save(output)

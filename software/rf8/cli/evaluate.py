@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import get_config
-from rf8.checkpoint.load import load_model
-from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app, saturation
+from rf8.cli.common import ConfigOption, JsonOption, ModelArgument, app, loaded, saturation
 from rf8.cli.quantize import read_tokens, text_window
 from rf8.console import Bar
 from rf8.errors import UsageError
@@ -48,10 +47,10 @@ def evaluate(
     """
     from rf8.evaluation.integer_cost import measure
 
-    source, target = load_model(model), get_config(config)
+    source, target = loaded(model), get_config(config)
     window = text_window(source.context, tokens)
     ids = read_tokens(source, text)
-    reference = None if original is None else load_model(original)
+    reference = None if original is None else loaded(original)
     if source.span is None:
         if reference is not None:
             raise UsageError(f"--float goes with a model in RF8; {model} is a float model itself")

@@ -9,7 +9,7 @@ import typer
 
 from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model
-from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.cli.common import JsonOption, ModelArgument, app, loaded
 from rf8.cli.quantize import read_tokens
 from rf8.console import Bar
 from rf8.errors import UsageError
@@ -105,7 +105,7 @@ def deepshape(
     """Bits a weight against perplexity: DeepShape beside plain rounding (half an hour)."""
     from rf8.experiments.deepshape import run
 
-    source = load_model(model)
+    source = loaded(model)
     window = _window(source, windows)
     measured, other = _texts(source, text, tuning, data, recovery)
     with Bar("measuring") as step:
@@ -151,7 +151,7 @@ def formats(
     """Perplexity of RF8 beside INT8, INT4, FP8 and powers of two, weights alone (minutes)."""
     from rf8.experiments.formats import run
 
-    source = load_model(model)
+    source = loaded(model)
     _window(source, windows)
     measured, seen = read_tokens(source, text), read_tokens(source, calibration)
     with Bar("measuring") as step:

@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.load import load_model
-from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.cli.common import JsonOption, ModelArgument, app, loaded
 from rf8.console import Bar
 from rf8.errors import DataError
 
@@ -40,7 +39,7 @@ def fit(
     from rf8 import gg
     from rf8.gg.report import as_row, write_report
 
-    source = load_model(model)
+    source = loaded(model)
     names = source.matrices()
     fits: dict[str, gg.GGFit] = {}
     with Bar("fitting") as step:

@@ -14,7 +14,6 @@ from rich.table import Table
 
 import rf8
 from golden.config import get_config
-from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model
 from rf8.cli.common import (
     ArgmaxOption,
@@ -24,6 +23,7 @@ from rf8.cli.common import (
     ModelOrFileArgument,
     app,
     is_image,
+    loaded,
 )
 from rf8.cli.profile import show
 from rf8.console import Bar
@@ -59,7 +59,7 @@ def compile_command(
     """Compile a model to a program image. A float model is quantised on the way."""
     if argmax and flat is not None:
         raise UsageError("--argmax leaves no logits for the C driver: use --flat without it")
-    program = compiled(load_model(model), config, context, argmax=argmax)
+    program = compiled(loaded(model), config, context, argmax=argmax)
     program.save(output)
     if flat is not None:
         save_flat(program, flat)
@@ -94,7 +94,7 @@ def info(
     if is_image(model_or_file):
         about = _about_program(Program.load(model_or_file))
     else:
-        about = _about_model(load_model(model_or_file))
+        about = _about_model(loaded(model_or_file))
     if as_json:
         print(json.dumps(about))
         return

@@ -14,9 +14,8 @@ from rich.table import Table
 
 import rf8.quantize.rounding
 from golden.format import Rounding
-from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import Model, RF8Tensor
-from rf8.cli.common import JsonOption, ModelArgument, SpanOption, app, check_span
+from rf8.cli.common import JsonOption, ModelArgument, SpanOption, app, check_span, loaded
 from rf8.console import Bar, notes
 from rf8.errors import DataError, UsageError
 from rf8.program.image import Program
@@ -62,7 +61,7 @@ def quantize(
     check_span(span)
     if (method is Method.compensated) != (calibration is not None):
         raise UsageError("--method compensated and --calibration FILE go together: give both")
-    source = load_model(model)
+    source = loaded(model)
     reports: list[LayerReport] = []
     if calibration is not None:
         state = output.absolute().parent / f"{output.absolute().name}.partial"

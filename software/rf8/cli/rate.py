@@ -10,9 +10,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from rf8.checkpoint.load import load_model
 from rf8.checkpoint.model import RF8Tensor
-from rf8.cli.common import JsonOption, ModelArgument, app
+from rf8.cli.common import JsonOption, ModelArgument, app, loaded
 from rf8.console import Bar
 from rf8.errors import DataError, UsageError
 
@@ -31,7 +30,7 @@ def rate(
     step = measures.STEP if step is None else step
     if not 0 < step < float("inf"):
         raise UsageError(f"--step is {step}, must be positive and finite")
-    source = load_model(model)
+    source = loaded(model)
     names = source.matrices()
     found: dict[str, dict[str, float]] = {}
     sizes = []

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from golden.config import CONFIGS, RESULT_FRAC, get_config
-from rf8.checkpoint.load import load_model
 from rf8.cli.chat import Conversation, talk
 from rf8.cli.common import (
     ArgmaxOption,
@@ -27,6 +26,7 @@ from rf8.cli.common import (
     ModelOrFileArgument,
     app,
     is_image,
+    loaded,
     saturation,
 )
 from rf8.cli.generate import Generated, Text, generate
@@ -201,7 +201,7 @@ def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_js
 
 def _program(model_or_file: str, config: str | None, argmax: bool) -> Program:
     if not is_image(model_or_file):
-        return compiled(load_model(model_or_file), config or "sim", argmax=argmax)
+        return compiled(loaded(model_or_file), config or "sim", argmax=argmax)
     program = Program.load(model_or_file)
     if argmax and not program.argmax:
         raise UsageError(
