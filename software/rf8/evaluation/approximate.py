@@ -22,7 +22,7 @@ from golden.attention import KVCache, decode_shared, exponentials
 from golden.config import RESULT_BITS, RESULT_FRAC
 from rf8.checkpoint.fixed_point import NORM_FRAC
 from rf8.errors import DataError
-from rf8.graph.ir import Activate, Attention, Graph, Linear, Norm, Op, Rotary
+from rf8.graph.ir import Activate, Graph, Linear, Norm, Op, Rotary
 
 Part = Literal["activations", "kv", "softmax", "norms"]
 """activations: block floating point, what enters every matrix product. kv: keys and values in RF8.
@@ -64,11 +64,9 @@ def approximated(
         if "norms" in parts:
             for op in ops:
                 _hook_tables(base, op, hook)
-            turned = {op.rotary for op in ops if isinstance(op, Attention) and op.rotary}
-            if len(turned) > 1:
-                raise DataError("layers whose rotary positions differ cannot be studied one by one")
-            for rotary in turned:
-                hook(base.rotary_emb, _angles(rotary))
+            kinds = _rotaries(module, graph)
+            if kinds:
+                hook(base.rotary_emb, _angles(kinds))
         if "activations" in parts:
             for op in ops:
                 if isinstance(op, Linear):
@@ -90,8 +88,8 @@ def _hook_tables(base: Any, op: Op, hook: Callable[..., None]) -> None:
         scaled = np.rint(weight * 2.0**NORM_FRAC).astype(np.int64)
         gamma = layers.block_quantize(scaled, 16, NORM_FRAC)
         norm = partial(layers.rms_norm, gamma=gamma, epsilon=op.epsilon)
-        if op.bias is not None:
-            beta = to_fixed(part.bias)
+        if op.center:
+            beta = np.zeros(1, np.int64) if op.bias is None else to_fixed(part.bias)
             norm = partial(layers.layer_norm, gamma=gamma, beta=beta, epsilon=op.epsilon)
         hook(part, lambda _, args, output: to_float(norm(to_fixed(args[0]))))
     elif isinstance(op, Activate):
@@ -99,16 +97,28 @@ def _hook_tables(base: Any, op: Op, hook: Callable[..., None]) -> None:
         hook(part, lambda _, args, output: to_float(layers.activate(to_fixed(args[0]), kind)))
 
 
-def _angles(rotary: Rotary) -> Callable[..., tuple[Tensor, ...]]:
-    """A hook that gives cosines and sines of rotary positions."""
-    steps = layers.rotary_steps(rotary.steps)
+def _rotaries(module: Any, graph: Graph) -> dict[str, Rotary]:
+    """The rotary positions of each kind of layer, by its name in the config."""
+    attentions = [op for _, op in graph.attentions()]
+    kinds = getattr(module.config, "layer_types", None) or ["every layer"] * len(attentions)
+    found: dict[str, Rotary] = {}
+    for kind, op in zip(kinds, attentions, strict=True):
+        if op.rotary is not None and found.setdefault(kind, op.rotary) != op.rotary:
+            raise DataError(f"{op.module}: its rotary positions are not those of all of {kind}")
+    return found
+
+
+def _angles(kinds: dict[str, Rotary]) -> Callable[..., tuple[Tensor, ...]]:
+    """A hook that gives cosines and sines of rotary positions, as long as transformers' are."""
+    steps = {kind: layers.rotary_steps(rotary.steps) for kind, rotary in kinds.items()}
+    first = next(iter(steps.values()))
 
     def table(_: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        angle = np.tile(np.arange(output[0].shape[1])[:, None] * steps, 2)
+        step = steps[args[2]] if len(args) > 2 else first
+        angle = np.tile(np.arange(output[0].shape[1])[:, None] * step, 2)
         turned = (angle + (1 << (layers.TURN_BITS - 2)), angle)  # cosine, sine
-        return tuple(
-            torch.from_numpy(layers.sine(a) * 2.0**-layers.SINE_FRAC).float()[None] for a in turned
-        )
+        size = output[0].reshape(-1)[0] * 2.0**-layers.SINE_FRAC  # position 0 does not turn
+        return tuple(torch.from_numpy(layers.sine(a)).float()[None] * size for a in turned)
 
     return table
 

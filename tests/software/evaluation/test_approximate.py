@@ -1,5 +1,7 @@
 """Parts of the integer pipeline in float models: each does something, and little."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tiny_models
@@ -7,14 +9,16 @@ import torch
 
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.evaluation.approximate import approximated
+from rf8.evaluation.samples import sample
 
 PARTS = ("activations", "kv", "softmax", "norms")
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6, 100]])
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
+@pytest.fixture(scope="module", params=["gpt2", "llama", "gemma3_text", "stablelm"])
 def model(request):
-    return from_transformers(getattr(tiny_models, request.param)(), request.param)
+    made = getattr(tiny_models, request.param, None) or partial(sample, request.param)
+    return from_transformers(made(), request.param)
 
 
 def logits(module):
