@@ -39,15 +39,15 @@ def logits(model):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma", "olmo2", "gpt_neox", "gemma3_text"])
-@pytest.mark.parametrize("drop", [2, 5])
-def test_a_narrower_stream_gives_the_same(kind, drop):
+@pytest.mark.parametrize(("drop", "lost"), [(2, 4e-5), (5, 2e-4)])
+def test_a_narrower_stream_gives_the_same(kind, drop, lost):
     module = sample(kind)
     model = rf8.quantize(from_transformers(module, kind))
     plain = export_graph(module, kind)
     exact = logits(replace(model, graph=plain))
     found = logits(replace(model, graph=scale_stream(lift_embeddings(plain), drop, "m")))
     # All that is lost is resolution: of values far below 1, here.
-    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 1 - 4e-5 * 4 ** (drop - 2)
+    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 1 - lost
     assert (found != exact).any()
 
 
