@@ -63,7 +63,7 @@ HARMLESS = {
         "unsloth_version",
         "cache_implementation",
     ),
-    *("is_llama_config", "original_config_format", "vocab_size_original", "max_length", "top_k"),
+    *("max_length", "top_k"),
     *("top_p", "temperature", "do_sample", "num_beams", "repetition_penalty", "min_length"),
 }
 """Fields that change no logit: who made the model, training, tokens, how to generate."""

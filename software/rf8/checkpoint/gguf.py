@@ -53,7 +53,18 @@ _READ = (
     *("attention.causal", "expert_count", "rope.scaling.finetuned"),
 )
 """Keys that are looked at one by one."""
+_SCALINGS: dict[str, set[str]] = {
+    "none": set(),
+    "linear": {"factor"},
+    "yarn": {"factor", "original_context_length"},
+    "longrope": set(),
+}
+"""rope.scaling.type -> further keys that it needs."""
+_SCALED_BY = {("linear", "factor"), ("yarn", "factor"), ("longrope", "attn_factor")}
+"""Which scaling takes which number other than 1."""
 _HARMLESS = ("general.", "tokenizer.", "quantize.", "GGUF.")
+_LARGEST = {"gemma2": 46, "gemma3": 62}
+"""Layers of the 27B model, whose attention has another scale: llama.cpp knows it by them, too."""
 _LLAMA_FACTORS = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _LLAMA_CONTEXT = 8192
 
@@ -121,9 +132,10 @@ def load_gguf(path: Path) -> Model:
     check_memory(graph, str(path))
     names = _names(architecture, int(config["num_hidden_layers"]), module, list(stored), str(path))
     raw: dict[str, NDArray[Any]] = {}
+    turned = graph.turned()
     for name, tensor in stored.items():
         key = names[name]
-        raw[key] = _restored(key, _values(tensor, path), form, config, graph.turned())
+        raw[key] = _restored(key, _values(tensor, path), form, config, turned)
     tensors = take_tensors(graph, raw, None, str(path))
     kept = {**config, "architectures": [type(module).__name__]}
     files, notes = _tokenizer(path, fields)
@@ -243,16 +255,10 @@ def _own_fields(
             pattern = [(layer + 1) % pattern != 0 for layer in range(count)]
         kinds = ("full_attention", "sliding_attention")
         config["layer_types"] = [kinds[bool(slides)] for slides in pattern]
-    if architecture == "gemma2":
-        large = config["num_hidden_layers"] == 46  # 27B: as llama.cpp has it, by its layers
-        config["query_pre_attn_scalar"] = width
-        if large:
-            config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
-    if architecture == "gemma3":
-        large = config["num_hidden_layers"] == 62
-        config["query_pre_attn_scalar"] = width
-        if large:
-            config["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
+    if architecture in _LARGEST:
+        share = config["hidden_size"] // config["num_attention_heads"]
+        largest = config["num_hidden_layers"] == _LARGEST[architecture]
+        config["query_pre_attn_scalar"] = share if largest else width
     if architecture in ("gpt2", "gptneox"):
         config.pop("num_key_value_heads", None)
         config.pop("head_dim", None)
@@ -270,18 +276,31 @@ def _rotary(
 ) -> dict[str, Any]:
     """The fields of rotary positions."""
     theta = float(read.get("rope.freq_base", 10000.0))
-    kind = read.get("rope.scaling.type", "none")
+    # Files of Phi-3 show it by their tensors alone.
+    usual = "longrope" if "rope_factors_long.weight" in extra else "none"
+    kind = read.get("rope.scaling.type", usual)
+    scaled = {key.removeprefix("rope.scaling."): value for key, value in read.items()}
+    wanted = _SCALINGS.get(str(kind))
+    if wanted is None:
+        raise DataError(f"{where}: rope.scaling.type is {kind!r}, which is not supported")
+    for name in wanted - scaled.keys():
+        raise DataError(f"{where}: rope.scaling.type is {kind!r} without rope.scaling.{name}")
+    for name in ("factor", "attn_factor"):
+        value = scaled.get(name, 1.0)
+        if value != 1.0 and (kind, name) not in _SCALED_BY:
+            raise DataError(
+                f"{where}: rope.scaling.{name} is {value:g}, which is not supported where "
+                f"rope.scaling.type is {kind!r}"
+            )
+    if "rope.freq_base_swa" in read and architecture != "gemma3":
+        raise DataError(f"{where}: rope.freq_base_swa is not known for {architecture}")
     found: dict[str, Any] = {"rope_type": "default", "rope_theta": theta}
     turned = int(read.get("rope.dimension_count", width))
-    if kind == "linear" and read.get("rope.scaling.factor", 1.0) != 1.0:
-        found |= {"rope_type": "linear", "factor": float(read["rope.scaling.factor"])}
+    if kind == "linear" and scaled["factor"] != 1.0:
+        found |= {"rope_type": "linear", "factor": float(scaled["factor"])}
     elif kind == "yarn":
-        found |= {"rope_type": "yarn", "factor": float(read["rope.scaling.factor"])}
-        found["original_max_position_embeddings"] = int(
-            read["rope.scaling.original_context_length"]
-        )
-    elif kind not in ("none", "linear", "longrope"):
-        raise DataError(f"{where}: rope.scaling.type is {kind!r}, which is not supported")
+        found |= {"rope_type": "yarn", "factor": float(scaled["factor"])}
+        found["original_max_position_embeddings"] = int(scaled["original_context_length"])
     if "rope_freqs.weight" in extra:
         factors = extra.pop("rope_freqs.weight")
         found |= _llama3(factors, theta, turned, where)
@@ -291,8 +310,12 @@ def _rotary(
             "long_factor": extra.pop("rope_factors_long.weight").tolist(),
             "short_factor": extra.pop("rope_factors_short.weight").tolist(),
         }
-        key = "rope.scaling.original_context_length"
-        config["original_max_position_embeddings"] = read.get(key)
+        if "original_context_length" in scaled:
+            config["original_max_position_embeddings"] = int(scaled["original_context_length"])
+        if "attn_factor" in scaled:
+            found["attention_factor"] = float(scaled["attn_factor"])
+    elif kind == "longrope":
+        raise DataError(f"{where}: rope.scaling.type is 'longrope' without tensors of its factors")
     if extra:
         raise DataError(f"{where}: {next(iter(extra))} is not known for {architecture}")
     if turned != width:

@@ -60,8 +60,12 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 def _files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """The weight files of a folder, each with the names its index promises, if there is one."""
+    if (folder / "adapter_config.json").exists():
+        raise DataError(f"{folder} holds a PEFT adapter: merge it into the model, and save that")
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         index, single = folder / f"{stem}.{suffix}.index.json", folder / f"{stem}.{suffix}"
+        if index.exists() and single.exists():
+            raise DataError(f"{folder} has {single.name} and {index.name}: take one of them away")
         if index.exists():
             places = read_json(index).get("weight_map")
             if not isinstance(places, dict):
@@ -122,6 +126,8 @@ def _without_scales(
 ) -> dict[str, Tensor]:
     """Float8 weights times their scales, which are left out."""
     left = {n: t for n, t in tensors.items() if not n.endswith(_UNUSED_SCALES)}
+    said = quantised.get("weight_block_size")
+    blocks = [said] if said else [[n, n] for n in (128, 64, 32, 16)]
     for name, tensor in tensors.items():
         if "float8" not in str(tensor.dtype):
             continue
@@ -130,12 +136,14 @@ def _without_scales(
             found = " and ".join(scales) or f"no {name}{_SCALES[0]}"
             raise DataError(f"{folder}: {name} is {tensor.dtype} with {found}: one is needed")
         for scale in scales:
-            left[name] = _scaled(tensor.float(), left.pop(scale).float(), f"{folder}: {scale}")
+            values, factor = tensor.float(), left.pop(scale).float()
+            left[name] = _scaled(values, factor, blocks, f"{folder}: {scale}")
     return left
 
 
-def _scaled(values: Tensor, scale: Tensor, where: str) -> Tensor:
-    """``values`` [out, in] times one scale for all, for each row, or for each block."""
+def _scaled(values: Tensor, scale: Tensor, blocks: list[list[int]], where: str) -> Tensor:
+    """``values`` [out, in] times one scale for all, for each row, or for each block of one of the
+    sizes ``blocks``."""
     if scale.numel() == 1:
         return values * scale.reshape(())
     rows = values.shape[0]
@@ -143,9 +151,9 @@ def _scaled(values: Tensor, scale: Tensor, where: str) -> Tensor:
         return values * scale.reshape(rows, 1)
     if values.dim() == 2 and scale.dim() == 2:
         # Blocks of equal size, the last ones cut off.
-        for block in (128, 64, 32, 16):
-            if scale.shape == tuple(-(-n // block) for n in values.shape):
-                wide = scale.repeat_interleave(block, 0).repeat_interleave(block, 1)
+        for block in blocks:
+            if scale.shape == tuple(-(-n // b) for n, b in zip(values.shape, block, strict=True)):
+                wide = scale.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
                 return values * wide[:rows, : values.shape[1]]
     raise DataError(f"{where} has shape {tuple(scale.shape)}, which fits no {tuple(values.shape)}")
 

@@ -40,8 +40,8 @@ def models(
         if kind not in FAMILIES:
             raise UsageError(f"--only is {kind!r}, must be one of {', '.join(FAMILIES)}")
     if not check:
-        if output is not None:
-            raise UsageError("--output is the page of --check")
+        if output is not None or not rtl:
+            raise UsageError("--output and --no-rtl are of --check: give it, too")
         _list(kinds, as_json)
         return
     from rf8.report import support

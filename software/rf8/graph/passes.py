@@ -62,19 +62,13 @@ def join_linears(graph: Graph) -> Graph:
 
 
 def join_takes(graph: Graph) -> Graph:
-    """A part of a part becomes a part of the whole."""
+    """A part of one run of a vector becomes a part of that vector."""
 
     def change(index: int, op: Op, builder: Builder, new: list[int]) -> int:
         inner = builder.ops[op.x] if isinstance(op, Take) else None
-        if not isinstance(op, Take) or not isinstance(inner, Take):
+        if not isinstance(op, Take) or not isinstance(inner, Take) or inner.starts[1:]:
             return builder.add(op)
-        if inner.starts[1:] and (inner.length % op.length or any(s % op.length for s in op.starts)):
-            return builder.add(op)
-        starts = tuple(
-            inner.starts[s // inner.length] + s % inner.length if inner.starts[1:]
-            else inner.starts[0] + s
-            for s in op.starts
-        )  # fmt: skip
+        starts = tuple(inner.starts[0] + start for start in op.starts)
         return builder.add(replace(op, x=inner.x, starts=starts))
 
     return drop_unused(_rewritten(graph, change))

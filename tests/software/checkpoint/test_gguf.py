@@ -99,6 +99,23 @@ BROKEN = {
         r"tensor blk.1.\S+ belongs to",
     ),
     "scaling": ({"metadata": {"rope.scaling.type": "spiral"}}, "rope.scaling.type is 'spiral'"),
+    "yarn by half": (
+        {"metadata": {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}},
+        "'yarn' without rope.scaling.original_context_length",
+    ),
+    "longrope by half": (
+        {"metadata": {"rope.scaling.type": "longrope"}},
+        "'longrope' without tensors of its factors",
+    ),
+    "a factor of nothing": (
+        {"metadata": {"rope.scaling.factor": 4.0}},
+        "factor is 4, which is not supported where",
+    ),
+    "another length": (
+        {"metadata": {"rope.scaling.attn_factor": 1.5}},
+        "attn_factor is 1.5, which is not support",
+    ),
+    "another base": ({"metadata": {"rope.freq_base_swa": 1e4}}, "freq_base_swa is not known for l"),
     "unknown key": ({"metadata": {"attention.clamp_kqv": 8.0}}, "clamp_kqv is 8.0, which is not"),
     "two widths": ({"metadata": {"attention.value_length": 4}}, "another width than keys"),
     "both ways": ({"metadata": {"attention.causal": False}}, "only causal models"),

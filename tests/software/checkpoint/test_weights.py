@@ -67,6 +67,15 @@ def test_shards(folder):
         load_model(folder)
 
 
+def test_parts_that_would_be_left_out(folder):
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    with pytest.raises(DataError, match=r"has model.safetensors and model.safetensors.index.json"):
+        load_model(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(DataError, match="holds a PEFT adapter: merge it into the model"):
+        load_model(folder)
+
+
 def test_pickles_are_read_as_weights_alone(folder):
     expected, state = load_model(folder).tensors, state_of(folder)
     (folder / "model.safetensors").unlink()
@@ -118,6 +127,13 @@ def test_float8_takes_its_scales(folder, scales):
     same(folder, exact)
     edit_config(folder, quantization_config={"quant_method": "fp8"})
     same(folder, exact)
+    edit_config(folder, quantization_config={"quant_method": "fp8", "weight_block_size": [16, 16]})
+    same(folder, exact)
+    if scales is block:
+        wrong = {"quant_method": "fp8", "weight_block_size": [16, 8]}
+        edit_config(folder, quantization_config=wrong)
+        with pytest.raises(DataError, match=r"_scale has shape .*, which fits no"):
+            load_model(folder)
 
 
 def test_float8_without_scales(folder):

@@ -23,7 +23,8 @@ def test_families_are_listed():
     ("options", "words"),
     [
         (["--only", "bert"], "--only is 'bert', must be one of gpt2, llama"),
-        (["-o", "page.md"], "--output is the page of --check"),
+        (["-o", "page.md"], "--output and --no-rtl are of --check"),
+        (["--no-rtl"], "--output and --no-rtl are of --check"),
     ],
 )
 def test_mistakes(options, words):
