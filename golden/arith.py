@@ -57,6 +57,8 @@ def rescale(dot: Int64, scale: Int64 | int, bias: Int64 | int = 0) -> Int64:
     """
     exponent = np.asarray(scale, np.int64)
     small = saturate(shift_round_half_even(dot, np.maximum(-exponent, 0)), GUARD_BITS)
+    if (exponent <= 0).all():
+        return small + bias
     # small << 28 stays inside int64; whatever is not zero has left the range after GUARD_BITS more.
     left = np.clip(exponent, 0, GUARD_BITS)
     first = np.minimum(left, 28)

@@ -1,4 +1,4 @@
-"""Weights that the machine keeps as fixed point: biases, norms."""
+"""Weights that the machine keeps as fixed point: biases, norms, embeddings as they are read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from golden.config import RESULT_BITS, RESULT_FRAC
+from golden.format import VALUES
 from golden.layers import Block, block_quantize
-from rf8.checkpoint.model import Model
+from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.graph.ir import Norm
 
@@ -34,6 +35,20 @@ def fixed_point(
             f"{limit / 2**frac:g}"
         )
     return scaled.astype(np.int64)
+
+
+def resolution_loss(embedding: RF8Tensor, drop: int) -> float:
+    """Share of the energy of an embedding [V, d], times ``2**-drop``, that rounding to the
+    machine's resolution of ``2**-RESULT_FRAC`` takes away: 0 if all is exact, 1 if all is lost."""
+    lost = energy = 0.0
+    for first in range(0, len(embedding.codes), 4096):
+        rows = slice(first, first + 4096)
+        exponents = embedding.bias[rows, None].astype(np.int32) + (RESULT_FRAC - drop)
+        values = np.ldexp(VALUES.astype(np.float32)[embedding.codes[rows]], exponents)
+        energy += float(np.vdot(values, values))
+        values -= np.rint(values)
+        lost += float(np.vdot(values, values))
+    return lost / energy if energy else 0.0
 
 
 def norm_weight(model: Model, op: Norm) -> Block:

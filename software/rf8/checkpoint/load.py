@@ -80,6 +80,8 @@ def _load_hub(name: str) -> Model:
     wanted = ["config.json", "model*.safetensors", "*.index.json", GRAPH_FILE, *TOKENIZER_FILES]
     try:
         folder = snapshot_download(name, allow_patterns=wanted)
+        if not any(Path(folder).glob("*.safetensors")):  # an older one, in PyTorch's own files
+            folder = snapshot_download(name, allow_patterns=[*wanted, "pytorch_model*.bin"])
     except Exception as error:  # the hub's client raises many kinds, all with a usable first line
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(

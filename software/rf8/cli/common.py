@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from glob import escape
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -14,6 +14,9 @@ from rf8.checkpoint.load import FETCHED, PACKAGED, load_model
 from rf8.checkpoint.model import Model
 from rf8.console import notes
 from rf8.errors import UsageError
+from rf8.program.image import Program
+
+M = TypeVar("M", Model, Program)
 
 app = typer.Typer(
     name="rf8",
@@ -62,7 +65,11 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard
 
 def loaded(model: str) -> Model:
     """A model, once what a user should know of how it was read is said on standard error."""
-    found = load_model(model)
+    return noted(load_model(model))
+
+
+def noted(found: M) -> M:
+    """A model or a program, once what a user should know of it is said on standard error."""
     for note in found.notes:
         notes.print(note, soft_wrap=True)
     return found

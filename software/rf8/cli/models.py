@@ -24,6 +24,7 @@ from rf8.cli.common import (
     app,
     is_image,
     loaded,
+    noted,
 )
 from rf8.cli.profile import show
 from rf8.console import Bar
@@ -82,7 +83,8 @@ def compiled(
         with Bar("quantising") as step:
             model = quantize(model, span=target.span, progress=step)
     with Bar("compiling") as step:
-        return rf8.compile(model, config=target, context=context, argmax=argmax, progress=step)
+        found = rf8.compile(model, config=target, context=context, argmax=argmax, progress=step)
+    return noted(found)
 
 
 @app.command(epilog="Example: [bold]rf8 info gpt2.rf8[/bold]")
@@ -92,7 +94,7 @@ def info(
 ) -> None:
     """Show what a model or a program image holds."""
     if is_image(model_or_file):
-        about = _about_program(Program.load(model_or_file))
+        about = _about_program(noted(Program.load(model_or_file)))
     else:
         about = _about_model(loaded(model_or_file))
     if as_json:

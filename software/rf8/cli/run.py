@@ -27,6 +27,7 @@ from rf8.cli.common import (
     app,
     is_image,
     loaded,
+    noted,
     saturation,
 )
 from rf8.cli.generate import Generated, Text, generate
@@ -202,7 +203,7 @@ def _perplexity(program: Program, path: Path, most: int, out: Path | None, as_js
 def _program(model_or_file: str, config: str | None, argmax: bool) -> Program:
     if not is_image(model_or_file):
         return compiled(loaded(model_or_file), config or "sim", argmax=argmax)
-    program = Program.load(model_or_file)
+    program = noted(Program.load(model_or_file))
     if argmax and not program.argmax:
         raise UsageError(
             f"--argmax: {model_or_file} was compiled for logits; compile the model again with "

@@ -94,4 +94,5 @@ def _program(layout: Layout, argmax: bool) -> Program:
         argmax=parts[0] if argmax else [],
         eos=end_tokens(model.config, model.files, model.vocab),
         files=dict(model.files),
+        notes=tuple(layout.notes),
     )

@@ -9,7 +9,7 @@ from golden.config import RESULT_BITS, RESULT_FRAC, AccelConfig
 from golden.isa import vector_words
 from golden.layers import TURN_BITS, Block, rotary_steps
 from golden.stream import pack_tiles
-from rf8.checkpoint.fixed_point import fixed_point, norm_weight
+from rf8.checkpoint.fixed_point import fixed_point, norm_weight, resolution_loss
 from rf8.checkpoint.model import Model, RF8Tensor
 from rf8.compiler.arrange import Order, arrange, places_of
 from rf8.compiler.memory import Memory, pages
@@ -18,6 +18,9 @@ from rf8.errors import DataError
 from rf8.graph.ir import Attention, Embedding, Graph, Linear, Norm, Rotary, Take
 from rf8.program.image import Buffer, Region
 from rf8.progress import Progress
+
+NOTED_LOSS = 1e-3
+"""Share of an embedding's energy whose loss is worth a note: that of rounding to RF8 itself."""
 
 
 class Layout:
@@ -43,6 +46,7 @@ class Layout:
     streams: of each linear layer and embedding, by name
     angles: of each kind of rotary positions, their address
     offsets: of each part of a vector that is split, the element at which it begins
+    notes: what a user should know of the model on this machine
 
     Raises
     ------
@@ -64,6 +68,7 @@ class Layout:
         self.norms: dict[int, tuple[Block, tuple[int, int | None]]] = {}
         self.caches: dict[int, Cache] = {}
         self.angles: dict[tuple[Rotary, int], int] = {}
+        self.notes: list[str] = []
 
         self._check_sizes()
         vocab = -(-model.vocab // config.rows) * config.rows
@@ -130,8 +135,20 @@ class Layout:
                     if key not in self.angles:
                         self.angles[key] = self._put_angles(*key)
         for op in ops:  # after the head's: they may be the same
-            if isinstance(op, Embedding) and op.weight not in self.streams:
-                self.streams[op.weight] = self._put_matrix([(op.weight, None)])
+            if isinstance(op, Embedding):
+                if op.weight not in self.streams:
+                    self.streams[op.weight] = self._put_matrix([(op.weight, None)])
+                self._check_resolution(op)
+
+    def _check_resolution(self, op: Embedding) -> None:
+        embedding = self.model.tensors[op.weight]
+        assert isinstance(embedding, RF8Tensor)
+        share = resolution_loss(embedding, op.drop)
+        if share > NOTED_LOSS:
+            self.notes.append(
+                f"{op.weight} is small beside the machine's resolution of 2^-{RESULT_FRAC}: "
+                f"rounding to it takes {share:.2%} of its energy, and accuracy with it"
+            )
 
     def _put_linear(self, index: int, op: Linear) -> None:
         takes = [i for i in self.users[index] if isinstance(self.graph.ops[i], Take)]

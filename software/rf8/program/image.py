@@ -69,7 +69,7 @@ class Program:
     ``regions``: all memory that programs write. ``argmax``: the first token of each part of the
     vocabulary whose largest logit the machine finds; in place of logits lies a word for each of
     them, with that logit and the number of its token in the part. Empty: there are all logits.
-    ``eos``: tokens that end a text.
+    ``eos``: tokens that end a text. ``notes``: what a user should know of the model on its machine.
     """
 
     config: AccelConfig
@@ -85,6 +85,7 @@ class Program:
     argmax: list[int] = field(default_factory=list)
     eos: tuple[int, ...] = ()
     files: dict[str, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def entry(self, columns: int, head: bool) -> Entry:
         """The program for so many tokens."""
@@ -158,6 +159,7 @@ class Program:
             "model": self.model,
             "memory_bytes": self.memory_bytes,
             "eos": self.eos,
+            "notes": self.notes,
             "addresses": {name: address for name, (address, _) in self.sections.items()},
             "context": self.context,
             "entries": [asdict(entry) for entry in self.entries],
@@ -236,6 +238,7 @@ class Program:
             argmax=[int(first) for first in about["argmax"]],
             eos=_tokens(about["eos"]),
             files={name: data.tobytes() for name, data in part("file.").items()},
+            notes=tuple(about.get("notes", ())),
         )
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from fnmatch import fnmatch
 
 import numpy as np
 import pytest
@@ -169,3 +170,25 @@ def test_float_round_trip(checkpoint, tmp_path):
     model.save(tmp_path / "again")
     again = load_model(tmp_path / "again")
     assert all(np.array_equal(model.tensors[n], again.tensors[n]) for n in model.tensors)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_a_hub_model_of_either_kind(checkpoint, tmp_path, monkeypatch, kind):
+    # A stand-in for the hub, which hands over what matches the patterns it is asked for.
+    hub, here = tmp_path / "hub", tmp_path / "here"
+    shutil.copytree(checkpoint, hub)
+    if kind == "bin":
+        torch.save(load_file(hub / "model.safetensors"), hub / "pytorch_model.bin")
+        (hub / "model.safetensors").unlink()
+
+    def download(name, allow_patterns):
+        here.mkdir(exist_ok=True)
+        for path in hub.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, here)
+        return str(here)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    found, expected = load_model("someone/tiny"), load_model(checkpoint)
+    assert found.name == "someone/tiny"
+    assert all((found.tensors[n] == t).all() for n, t in expected.tensors.items())
