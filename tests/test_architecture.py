@@ -86,7 +86,7 @@ _SHARED = {
         rf8.report.check rf8.report.page rf8.report.plots rf8.report.schema rf8.report.tables
     """,
     "tests/software/runtime/test_session.py": """
-        rf8.checkpoint.fixed_point rf8.compiler.driver
+        rf8.compiler.driver
         rf8.compiler.emitter rf8.compiler.layout
         rf8.compiler.memory rf8.compiler.scratchpad rf8.compiler.tensors
         rf8.evaluation.reference rf8.runtime.sampler

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +17,15 @@ from golden.format_torch import decode, row_bias
 from rf8.checkpoint.huggingface import to_transformers
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
-from rf8.files import replaced_file
 from rf8.graph.ir import Add, Embedding, Graph, Linear, Norm
 from rf8.progress import Progress
-from rf8.quantize.compensated import compensate, round_to_rf8, shifted_target
+from rf8.quantize.compensated import Grid, compensate, round_to_rf8, shifted_target
+from rf8.quantize.fold import fold
+from rf8.quantize.levels import coded_bits
+from rf8.quantize.rate import Grids, Rate, RatedGrids, find_rate
 from rf8.quantize.rounding import quantize_matrix
+from rf8.quantize.state import LayerReport, Parts
+from rf8.quantize.survey import survey
 
 WINDOW = 1024  # tokens, or the model's context where that is shorter
 
@@ -80,20 +82,6 @@ def _block(graph: Graph, path: str) -> _Block:
             elif before in norms:
                 streams[graph.ops[i].module.removeprefix(at)] = norms[before]
     return _Block(path, tuple(map(tuple, groups.values())), streams)
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """What rounding did to one matrix.
-
-    ``output_error``: ``sum |W z - Q x|^2 / sum |W z|^2`` over the calibration tokens, z and x the
-    inputs in the float and the rounded model. ``nearest_error``: the same had this one matrix been
-    rounded to nearest. None for embeddings, whose input is no vector.
-    """
-
-    name: str
-    output_error: float | None
-    nearest_error: float | None
 
 
 def _others(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -188,16 +176,22 @@ def quantize_compensated(
     calibration: Tensor,
     *,
     span: int = 16,
+    bits: float | None = None,
+    price: float | None = None,
     state: Path | None = None,
     progress: Progress = lambda *_: None,
 ) -> tuple[Model, list[LayerReport]]:
-    """Quantise a float model to RF8 with error-compensated rounding.
+    """Quantise a float model to RF8 with error-compensated rounding, or with a rate.
 
     The output head comes first, on the float model's last hidden states; a tied embedding takes its
     codes. Other embeddings are rounded to nearest. Then block by block, each linear layer is
     rounded on the inputs that the model rounded so far gives it, towards the outputs of the float
     model (`rf8.quantize.compensated`). In what is written to the residual stream a token counts by
     the inverse of that stream's power after the block, as the next norm will scale it.
+
+    With a rate, matrices are rounded to few bits, as `golden.code` codes them: grids and scales of
+    columns follow `rf8.quantize.rate`, so that the result has other norms, too. Embeddings that are
+    no head are read a row at a time and stay at eight bits.
 
     Parameters
     ----------
@@ -207,6 +201,10 @@ def quantize_compensated(
         Token ids, int64 [n], cut into windows of the context or 1,024 tokens; the rest is unused.
     span
         As for `golden.format.encode`.
+    bits
+        How many a weight of a linear layer shall have in the mean, about; or else
+    price
+        of a bit, in nats of the loss of a token. Neither: there is no rate.
     state
         A folder for what is done so far; an interrupted run with the same model, text and options
         goes on from there. Delete it once the result is saved.
@@ -216,13 +214,16 @@ def quantize_compensated(
     Raises
     ------
     DataError
-        For an RF8 model, too little text, or a state of another run.
+        For an RF8 model, too little text, bits that cannot be had, or a state of another run.
     """
     if model.span is not None:
         raise DataError(f"{model.name} is RF8 already: compensated rounding needs the float model")
     graph, blocks = model.graph, _blocks(model.graph, model.name)
     windows = _windows(model, calibration)
-    parts = _Parts(state, _fingerprint(model, windows, span))
+    parts = Parts(state, _fingerprint(model, windows, span) | _asked(bits, price))
+    grids = Grids()
+    if bits is not None or price is not None:
+        model, grids = _rated(model, windows, span, bits, price, parts, progress)
     module = to_transformers(model)
     walk = _Walk(module, [block.path for block in blocks])
     tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
@@ -235,8 +236,9 @@ def quantize_compensated(
     head = last.parts[0][0]
     done = parts.load("head")
     if done is None:
-        done = {head: _head(walk.base, model, head, windows, span)}
+        done = {head: _head(walk.base, model, head, windows, span, grids)}
         parts.save("head", done)
+    grids.note(_bits_of(done))
     embeddings = {op.weight for op in graph.ops if isinstance(op, Embedding)}
     for name in sorted(embeddings - {head}):
         tensors[name] = quantize_matrix(model.float_tensor(name), span=span)
@@ -258,8 +260,9 @@ def quantize_compensated(
         done = parts.load(about.path)
         if done is None:
             texts = (exact, rounded, outputs)
-            done = _quantize_block(walk, number, about, twin, texts, turned, span)
+            done = _quantize_block(walk, number, about, twin, texts, turned, span, grids)
             parts.save(about.path, done)
+        grids.note(_bits_of(done))
         for name, (tensor, report) in done.items():
             part = name.removeprefix(f"{about.path}.").removesuffix(".weight")
             _set_weight(twin, part, tensor, name in turned)
@@ -269,7 +272,33 @@ def quantize_compensated(
         rounded = [walk.run(number, twin, hidden) for hidden in rounded]
     left = [n for n in model.matrices() if not isinstance(tensors[n], RF8Tensor)]
     assert not left, left
-    return replace(model, tensors=tensors, span=span, method="compensated"), reports
+    return replace(model, tensors=tensors, span=span, method=grids.method), reports
+
+
+def _rated(
+    model: Model,
+    windows: Tensor,
+    span: int,
+    bits: float | None,
+    price: float | None,
+    parts: Parts,
+    progress: Progress,
+) -> tuple[Model, Grids]:
+    """The model with the scales of its columns folded in, and grids for it."""
+    found = parts.survey()
+    if found is None:
+        found = survey(model, windows, progress)
+        parts.save_survey(found)
+    if price is not None:
+        rate = Rate(model, found, span, price)
+    else:
+        assert bits is not None
+        rate = find_rate(model, found, span, bits)
+    return fold(model, rate.scales), RatedGrids(rate, model, bits)
+
+
+def _bits_of(done: dict[str, tuple[RF8Tensor, LayerReport]]) -> dict[str, float]:
+    return {n: r.bits * t.codes.size for n, (t, r) in done.items() if r.bits is not None}
 
 
 def _windows(model: Model, calibration: Tensor) -> Tensor:
@@ -286,7 +315,7 @@ def _windows(model: Model, calibration: Tensor) -> Tensor:
 
 
 def _head(
-    base: Any, model: Model, name: str, windows: Tensor, span: int
+    base: Any, model: Model, name: str, windows: Tensor, span: int, grids: Grids
 ) -> tuple[RF8Tensor, LayerReport]:
     weight = torch.from_numpy(model.float_tensor(name))
     hessian = torch.zeros(weight.shape[1], weight.shape[1])
@@ -294,7 +323,8 @@ def _head(
         out = base(input_ids=window[None], use_cache=False)
         hidden = out.last_hidden_state[0]
         hessian += hidden.T @ hidden
-    return _round(name, weight, hessian, hessian, hessian, None, span)
+    grid = grids.of(name)
+    return _round(name, weight, hessian, hessian, hessian, None, span, grid)
 
 
 def _quantize_block(
@@ -305,6 +335,7 @@ def _quantize_block(
     texts: tuple[list[Tensor], list[Tensor], list[Tensor]],
     turned: set[str],
     span: int,
+    grids: Grids,
 ) -> dict[str, tuple[RF8Tensor, LayerReport]]:
     """Round the linear layers of ``twin``, group by group, towards the outputs of its block.
 
@@ -335,7 +366,8 @@ def _quantize_block(
             weight = cast(Tensor, block.get_submodule(part).weight)
             weight = weight.T if name in turned else weight
             target = shifted_target(weight, hessian, cross, sums[3] if writes else None)
-            done[name] = _round(name, weight, hessian, cross, power, target, span)
+            grid = grids.of(name)
+            done[name] = _round(name, weight, hessian, cross, power, target, span, grid)
             _set_weight(twin, part, done[name][0], name in turned)
     return done
 
@@ -348,9 +380,10 @@ def _round(
     power: Tensor,
     target: Tensor | None,
     span: int,
+    grid: Grid | None,
 ) -> tuple[RF8Tensor, LayerReport]:
     try:
-        codes, bias = compensate(weight, hessian, target=target, span=span)
+        codes, bias = compensate(weight, hessian, target=target, span=span, grid=grid)
     except ValueError as error:
         raise DataError(f"{name}: {error}") from error
     nearest = round_to_rf8(weight.contiguous(), row_bias(weight)[:, None].int(), span)
@@ -360,8 +393,12 @@ def _round(
         mixed = _product(weight, cross, values)
         return (signal - 2 * mixed + _product(values, hessian, values)) / signal
 
+    tensor = RF8Tensor(codes.numpy(), bias.numpy())
     report = LayerReport(name, relative(decode(codes, bias[:, None].int())), relative(nearest))
-    return RF8Tensor(codes.numpy(), bias.numpy()), report
+    if grid is not None:
+        bits, entropy = coded_bits(tensor, span)
+        report = replace(report, bits=bits, entropy=entropy)
+    return tensor, report
 
 
 def _product(left: Tensor, middle: Tensor, right: Tensor) -> float:
@@ -382,63 +419,8 @@ def _set_weight(block: nn.Module, part: str, tensor: RF8Tensor, turned: bool) ->
 def _fingerprint(model: Model, windows: Tensor, span: int) -> dict[str, Any]:
     """What a run must share with another to go on from its state."""
     text = zlib.crc32(windows.numpy().tobytes())
-    return {"weights": model.checksum(), "text": text, "span": span, "version": 1}
+    return {"weights": model.checksum(), "text": text, "span": span, "version": 2}
 
 
-class _Parts:
-    """Finished parts of a run on disk, each written whole or not at all."""
-
-    def __init__(self, folder: Path | None, fingerprint: dict[str, Any]) -> None:
-        self._folder = folder
-        if folder is None:
-            return
-        about = folder / "run.json"
-        if about.exists():
-            try:
-                found = json.loads(about.read_text())
-            except ValueError:
-                found = {}
-            changed = [k for k, v in fingerprint.items() if found.get(k) != v]
-            if changed:
-                raise DataError(
-                    f"{folder} holds an interrupted run with another {' and '.join(changed)}: "
-                    "delete it, or give the same again"
-                )
-        elif folder.exists() and any(folder.iterdir()):
-            raise DataError(f"{folder} is there and holds other files; give another output")
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            with replaced_file(about) as temporary:
-                temporary.write_text(json.dumps(fingerprint))
-
-    def load(self, part: str) -> dict[str, tuple[RF8Tensor, LayerReport]] | None:
-        """A part that an earlier run finished, or None."""
-        from safetensors import SafetensorError, safe_open
-
-        if self._folder is None or not (self._folder / f"{part}.safetensors").exists():
-            return None
-        path = self._folder / f"{part}.safetensors"
-        try:
-            with safe_open(path, framework="np") as file:
-                reports = [LayerReport(**r) for r in json.loads(file.metadata()["reports"])]
-                return {
-                    r.name: (
-                        RF8Tensor(file.get_tensor(r.name), file.get_tensor(f"{r.name}.bias")),
-                        r,
-                    )
-                    for r in reports
-                }
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
-            raise DataError(f"{path} is broken ({error}): delete it and run again") from error
-
-    def save(self, part: str, done: dict[str, tuple[RF8Tensor, LayerReport]]) -> None:
-        """Keep a finished part."""
-        from safetensors.numpy import save_file
-
-        if self._folder is None:
-            return
-        tensors: dict[str, Any] = {n: np.ascontiguousarray(t.codes) for n, (t, _) in done.items()}
-        tensors |= {f"{n}.bias": t.bias for n, (t, _) in done.items()}
-        reports = json.dumps([asdict(r) for _, r in done.values()])
-        with replaced_file(self._folder / f"{part}.safetensors") as temporary:
-            save_file(tensors, temporary, metadata={"reports": reports})
+def _asked(bits: float | None, price: float | None) -> dict[str, Any]:
+    return {} if bits is None and price is None else {"bits": bits, "price": price}

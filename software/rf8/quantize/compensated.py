@@ -14,16 +14,38 @@ that `golden.format.row_bias` gives for W.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+import golden.code
+from golden.format import INTEGERS, in_span
 from golden.format_torch import decode, encode, row_bias
-
-BLOCK = 64  # columns whose errors are passed on one by one; beyond them by one matrix product
-ROWS = 8192  # rows at a time, as the output head of a model has many
 
 DAMPING = 0.01  # of the mean diagonal of H, added to it: keeps the inverse well-behaved
 SWEEPS = 2  # of coordinate descent; docs/decisions/0004 has what they gain
+ROUNDS = 2  # of rounding with a rate: each has the code that the one before made
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where rounding with a rate puts the weights of a matrix: on the levels of `golden.code`.
+
+    ``bias``: row biases, int8 [N], so that a step is ``2**bias`` times the span's unit. ``price``:
+    of a bit, in units of squared step times squared pivot, the pivot being the geometric mean of
+    those of the columns.
+    """
+
+    bias: NDArray[np.int8]
+    price: float
+
+
+PRICE = 0.1155
+"""The price of a bit that fits a grid's step s: a uniform grid costs s^2 / 12 a weight and a bit
+halves its steps, so that a bit more saves ln 2 / 6 s^2."""
 
 
 def round_to_rf8(values: Tensor, bias: Tensor, span: int = 16) -> Tensor:
@@ -33,9 +55,14 @@ def round_to_rf8(values: Tensor, bias: Tensor, span: int = 16) -> Tensor:
 
 @torch.no_grad()
 def compensate(
-    weight: Tensor, hessian: Tensor, *, target: Tensor | None = None, span: int = 16
+    weight: Tensor,
+    hessian: Tensor,
+    *,
+    target: Tensor | None = None,
+    span: int = 16,
+    grid: Grid | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Round ``weight`` to RF8 so that (1) is small.
+    """Round ``weight`` to RF8 so that (1) is small or, with a grid, (1) plus the price of its bits.
 
     Parameters
     ----------
@@ -47,6 +74,9 @@ def compensate(
         T, float32 [N, K]; ``weight`` if None.
     span
         As for `golden.format.encode`.
+    grid
+        To round to levels of the span with a rate; None: to all of its codes, under the biases
+        that `golden.format.row_bias` gives.
 
     Returns
     -------
@@ -60,60 +90,101 @@ def compensate(
     mean = hessian.diagonal().double().mean()
     if not (torch.isfinite(hessian).all() and mean > 0):
         raise ValueError("compensate: the calibration data give no finite, non-zero Hessian")
-    biases = row_bias(weight)
-    # Columns with the largest inputs first: the rest then makes good for their errors.
+    biases = row_bias(weight) if grid is None else torch.from_numpy(grid.bias)
+    factor, damped, order = triangular(hessian)
+    wanted = (weight if target is None else target).float()[:, order].contiguous().numpy()
+    codes = np.arange(128, dtype=np.uint8)
+    codes = codes[in_span(codes, span)] if grid is None else golden.code.levels(span)
+    rounding = _Rounding(codes, biases.numpy(), damped.float().numpy(), factor.float().numpy())
+    if grid is None:
+        rounding.pass_errors_on(wanted)
+    else:
+        rounding.nearest(wanted)
+        for _ in range(ROUNDS):
+            rounding.set_price(grid.price, span)
+            rounding.pass_errors_on(wanted)
+        rounding.set_price(grid.price, span)
+    for _ in range(SWEEPS):
+        rounding.descend(wanted)
+    result = torch.empty(weight.shape, dtype=torch.uint8)
+    result[:, order] = torch.from_numpy(rounding.codes())
+    return result, biases
+
+
+def triangular(hessian: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The upper Cholesky factor of the inverse of the damped Hessian, that Hessian, both float64
+    with their columns in order, and the order: largest inputs first, so that the rest makes good
+    for their errors. One over the factor's diagonal are the pivots of the columns in order."""
     order = torch.argsort(hessian.diagonal(), descending=True)
     damped = hessian[order][:, order].double()
-    damped.diagonal().add_(DAMPING * mean)
+    damped.diagonal().add_(DAMPING * damped.diagonal().mean())
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
-    damped = damped.float()
-    source = weight if target is None else target
-    codes = torch.empty(weight.shape, dtype=torch.uint8)
-    for first in range(0, len(weight), ROWS):
-        rows = slice(first, first + ROWS)
-        bias = biases[rows, None].int()
-        wanted = source[rows][:, order].float()
-        rounded = _pass_errors_on(wanted, factor, bias, span)
-        for _ in range(SWEEPS):
-            _descend(wanted, rounded, damped, bias, span)
-        codes[rows, order] = encode(rounded, bias, span=span)
-    return codes, biases
+    return torch.linalg.cholesky(inverse, upper=True), damped, order
 
 
-def _pass_errors_on(wanted: Tensor, factor: Tensor, bias: Tensor, span: int) -> Tensor:
-    """Round [N, K] column by column; ``factor`` is the upper Cholesky factor of H's inverse."""
-    left = wanted.clone()
-    rounded = torch.empty_like(left)
-    columns = wanted.shape[1]
-    for first in range(0, columns, BLOCK):
-        end = min(first + BLOCK, columns)
-        errors = torch.empty(len(left), end - first)
-        for k in range(first, end):
-            column = left[:, k : k + 1]
-            rounded[:, k : k + 1] = round_to_rf8(column, bias, span)
-            error = (column - rounded[:, k : k + 1]) / factor[k, k]
-            errors[:, k - first : k - first + 1] = error
-            left[:, k + 1 : end] -= error * factor[k : k + 1, k + 1 : end]
-        left[:, end:] -= errors @ factor[first:end, end:]
-    return rounded
+class _Rounding:
+    """A matrix being rounded, by the compiled loops of `rf8.quantize.kernels`.
 
+    ``grid``: the codes that there are, ascending, without sign.
+    """
 
-def _descend(wanted: Tensor, rounded: Tensor, hessian: Tensor, bias: Tensor, span: int) -> None:
-    """One sweep of coordinate descent on (1) over the columns of ``rounded``, in place."""
-    gradient = (wanted - rounded) @ hessian  # minus half the derivative of (1)
-    columns = wanted.shape[1]
-    for first in range(0, columns, BLOCK):
-        end = min(first + BLOCK, columns)
-        before = rounded[:, first:end].clone()
-        near = gradient[:, first:end].clone()
-        for k in range(first, end):
-            column = rounded[:, k : k + 1]
-            best = column + near[:, k - first : k - first + 1] / hessian[k, k]
-            change = round_to_rf8(best, bias, span) - column
-            column += change
-            near -= change * hessian[k : k + 1, first:end]
-        gradient -= (rounded[:, first:end] - before) @ hessian[first:end]
+    def __init__(
+        self,
+        grid: NDArray[np.uint8],
+        bias: NDArray[np.int8],
+        hessian: NDArray[np.float32],
+        factor: NDArray[np.float32],
+    ) -> None:
+        self._grid, self._hessian, self._factor = grid, hessian, factor
+        self._values = (INTEGERS[grid] / 16).astype(np.float32)
+        self._scale = np.ldexp(np.float32(1), bias.astype(np.int32))
+        self._bits = np.zeros(len(grid), np.float32)
+        self._prices = np.zeros(len(bias), np.float32)
+        self._ranks = np.zeros((len(bias), len(factor)), np.int16)
+
+    def set_price(self, price: float, span: int) -> None:
+        """From now on bits cost something, as many as the best code for what there is has."""
+        table = golden.code.fit(golden.code.histogram(self.codes(), span))
+        # What has no codeword would need a longer code than all that have one.
+        self._bits[:] = golden.code.MAX_LENGTH + 2
+        self._bits[: table.size] = table.bits
+        step = self._scale * self._values[1]
+        pivot = np.exp(-np.log(self._factor.diagonal()).mean())
+        self._prices = (price * (step * pivot) ** 2).astype(np.float32)
+
+    def nearest(self, wanted: NDArray[np.float32]) -> None:
+        """Round to nearest."""
+        middles = (self._values[1:] + self._values[:-1]) / 2
+        for row, values in enumerate(wanted):
+            found = np.searchsorted(middles, np.abs(values) / self._scale[row])
+            self._ranks[row] = np.where(values < 0, -found, found)
+
+    def pass_errors_on(self, wanted: NDArray[np.float32]) -> None:
+        """Round column by column."""
+        from rf8.quantize import kernels
+
+        kernels.pass_errors_on(
+            wanted, self._factor, self._scale, self._values, self._bits, self._prices, self._ranks
+        )
+
+    def descend(self, wanted: NDArray[np.float32]) -> None:
+        """A sweep of coordinate descent."""
+        from rf8.quantize import kernels
+
+        gradient = (wanted - self._rounded()) @ self._hessian
+        kernels.descend(
+            gradient, self._hessian, self._scale, self._values, self._bits, self._prices,
+            self._ranks,
+        )  # fmt: skip
+
+    def _rounded(self) -> NDArray[np.float32]:
+        values: NDArray[np.float32] = self._values[np.abs(self._ranks)] * self._scale[:, None]
+        return np.where(self._ranks < 0, -values, values)
+
+    def codes(self) -> NDArray[np.uint8]:
+        """The codes, [N, K]."""
+        found: NDArray[np.uint8] = self._grid[np.abs(self._ranks)]
+        return found | np.where(self._ranks < 0, np.uint8(0x80), np.uint8(0))
 
 
 @torch.no_grad()

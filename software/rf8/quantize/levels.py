@@ -1,0 +1,149 @@
+"""Weights on the levels of `golden.code`: what their bits are, and rounding to them directly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+import golden.code
+from golden.format import INTEGERS
+from rf8.checkpoint.model import Float, Model, RF8Tensor
+from rf8.errors import DataError
+from rf8.graph.ir import Linear
+from rf8.progress import Progress
+from rf8.quantize.rounding import quantize_matrix
+
+RATED = ("rated", "nearest-rated")
+"""Methods, as checkpoints have them, whose linear layers are levels of `golden.code`."""
+
+SAMPLE = 64  # rows of a matrix by which bits are foretold
+
+
+def coded_bits(matrix: RF8Tensor, span: int) -> tuple[float, float]:
+    """Bits of a weight of a matrix of levels: coded by the best table, with that and a byte for
+    each row's bias, and the least that any code of single weights has."""
+    counts = golden.code.histogram(matrix.codes, span)
+    rows, columns = matrix.codes.shape
+    size = golden.code.fit(counts).size_of(counts)
+    beside = 8 * rows + 8 * (golden.code.MAX_LENGTH + 1)
+    return (size + beside) / (rows * columns), entropy(counts)
+
+
+def sampled(matrix: Float) -> NDArray[np.int64]:
+    """Rows of a matrix that stand for all of them."""
+    rows = len(matrix)
+    return np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)
+
+
+def nearest(weights: Float, bias: NDArray[np.int8], span: int) -> NDArray[np.uint8]:
+    """The codes of the levels nearest to ``weights`` [N, K] under row biases [N]."""
+    codes = golden.code.levels(span)
+    values = (INTEGERS[codes] / 16).astype(np.float32)
+    scaled = np.abs(weights) * np.ldexp(np.float32(1), -bias.astype(np.int32))[:, None]
+    found = codes[np.searchsorted((values[1:] + values[:-1]) / 2, scaled)]
+    negative = (weights < 0) & (found > 0)
+    return found | np.where(negative, np.uint8(0x80), np.uint8(0))
+
+
+def rounded_to_levels(model: Model) -> dict[str, tuple[float, float]]:
+    """Of a model that was rounded with a rate: name of each matrix of linear layers -> bits of a
+    weight and entropy, as of `coded_bits`. Of others: nothing."""
+    if model.method not in RATED or model.span is None:
+        return {}
+    names = [w for op in model.graph.ops if isinstance(op, Linear) for w, _, _ in op.parts]
+    matrices = {name: model.tensors[name] for name in names}
+    return {n: coded_bits(t, model.span) for n, t in matrices.items() if isinstance(t, RF8Tensor)}
+
+
+def coded_mean(model: Model) -> float | None:
+    """Bits of a weight of all linear layers of a model that was rounded with a rate."""
+    found = rounded_to_levels(model)
+    sizes = {name: model.tensors[name].codes.size for name in found}  # type: ignore[union-attr]
+    if not found:
+        return None
+    return sum(found[n][0] * size for n, size in sizes.items()) / sum(sizes.values())
+
+
+def quantize_nearest(
+    model: Model, bits: float, *, span: int = 16, progress: Progress = lambda *_: None
+) -> Model:
+    """A float model rounded to the nearest levels, at about ``bits`` a weight of linear layers.
+
+    The step of a row follows the geometric mean of the row's and the matrix's deviation, in one
+    proportion for the whole model. Embeddings that are no head get eight bits.
+
+    Raises
+    ------
+    DataError
+        For an RF8 model, or bits that cannot be had.
+    """
+    if model.span is not None:
+        raise DataError(f"{model.name} is RF8 already: rounding with a rate needs the float model")
+    names = [w for op in model.graph.ops if isinstance(op, Linear) for w, _, _ in op.parts]
+    unit = float(np.log2(INTEGERS[golden.code.levels(span)[1]] / 16))
+    wanted: dict[str, NDArray[np.float64]] = {}
+    for name in names:
+        rows = np.sqrt((model.float_tensor(name).astype(np.float64) ** 2).mean(axis=1))
+        whole = np.sqrt((rows**2).mean())
+        if not whole > 0:
+            raise DataError(f"{name} is all zeros: it has no step")
+        wanted[name] = np.log2(np.sqrt(np.maximum(rows, whole / 64) * whole)) - unit
+
+    def coded(name: str, ratio: float, chosen: slice | NDArray[np.int64]) -> RF8Tensor:
+        bias = np.clip(np.rint(wanted[name][chosen] + ratio), -128, 127).astype(np.int8)
+        return RF8Tensor(nearest(model.float_tensor(name)[chosen], bias, span), bias)
+
+    def mean(ratio: float) -> float:
+        total = size = 0.0
+        for name in names:
+            matrix = model.float_tensor(name)
+            total += about_bits(coded(name, ratio, sampled(matrix)), span) * matrix.size
+            size += matrix.size
+        return total / size
+
+    ratio = at_bits(mean, bits, 2.0 - bits)
+    tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
+    for number, name in enumerate(matrices := model.matrices()):
+        progress(name, number, len(matrices))
+        if name in wanted:
+            tensors[name] = coded(name, ratio, slice(None))
+        else:
+            tensors[name] = quantize_matrix(model.float_tensor(name), span=span)
+    return replace(model, tensors=tensors, span=span, method=RATED[1])
+
+
+def at_bits(mean: Callable[[float], float], bits: float, start: float) -> float:
+    """Where ``mean``, which falls by about 1 where its argument grows by 1, is ``bits``.
+
+    Raises
+    ------
+    DataError
+        Where it is nowhere.
+    """
+    at = start
+    for _ in range(16):
+        found = mean(at)
+        if abs(found - bits) < 0.005:
+            return float(at)
+        at += float(np.clip(found - bits, -2, 2))
+    raise DataError(
+        f"--bits is {bits:g}, and cannot be had: this model has {found:.2f} where they were looked "
+        "for (1.1 to 7 is what most have)"
+    )
+
+
+def about_bits(matrix: RF8Tensor, span: int) -> float:
+    """About what `coded_bits` has of a matrix, of which these are some rows: codewords have whole
+    bits, one at least, and that costs a hundredth."""
+    counts = golden.code.histogram(matrix.codes, span)
+    return float(max(1.0, 1.01 * entropy(counts)) + 8 / matrix.codes.shape[1])
+
+
+def entropy(counts: NDArray[np.int64]) -> float:
+    """Bits of a weight whose rank occurs ``counts`` times, with its sign, as no code can better."""
+    share = counts[counts > 0] / counts.sum()
+    signs = 1 - counts[0] / counts.sum()
+    return float(signs - (share * np.log2(share)).sum())
