@@ -38,6 +38,15 @@ def sampled(matrix: Float) -> NDArray[np.int64]:
     return np.linspace(0, rows - 1, min(rows, SAMPLE)).astype(np.int64)
 
 
+def row_biases(wanted: float, worth: NDArray[np.float64]) -> NDArray[np.int8]:
+    """Row biases whose mean is ``wanted``: two neighbouring ones, the finer for the rows that are
+    ``worth`` most, [N]."""
+    bias = np.full(len(worth), np.floor(wanted))
+    coarse = round((wanted - np.floor(wanted)) * len(worth))
+    bias[np.argsort(worth, kind="stable")[:coarse]] += 1
+    return np.clip(bias, -128, 127).astype(np.int8)
+
+
 def nearest(weights: Float, bias: NDArray[np.int8], span: int) -> NDArray[np.uint8]:
     """The codes of the levels nearest to ``weights`` [N, K] under row biases [N]."""
     codes = golden.code.levels(span)
@@ -72,8 +81,8 @@ def quantize_nearest(
 ) -> Model:
     """A float model rounded to the nearest levels, at about ``bits`` a weight of linear layers.
 
-    The step of a row follows the geometric mean of the row's and the matrix's deviation, in one
-    proportion for the whole model. Embeddings that are no head get eight bits.
+    The step of a matrix is in one proportion to its deviation for the whole model; its larger rows
+    have the finer one of two grids. Embeddings that are no head get eight bits.
 
     Raises
     ------
@@ -83,17 +92,17 @@ def quantize_nearest(
     if model.span is not None:
         raise DataError(f"{model.name} is RF8 already: rounding with a rate needs the float model")
     names = [w for op in model.graph.ops if isinstance(op, Linear) for w, _, _ in op.parts]
-    unit = float(np.log2(INTEGERS[golden.code.levels(span)[1]] / 16))
-    wanted: dict[str, NDArray[np.float64]] = {}
+    unit = INTEGERS[golden.code.levels(span)[1]] / 16
+    powers: dict[str, float] = {}
+    sizes: dict[str, NDArray[np.float64]] = {}
     for name in names:
-        rows = np.sqrt((model.float_tensor(name).astype(np.float64) ** 2).mean(axis=1))
-        whole = np.sqrt((rows**2).mean())
-        if not whole > 0:
+        sizes[name] = np.square(model.float_tensor(name), dtype=np.float64).mean(axis=1)
+        if not sizes[name].any():
             raise DataError(f"{name} is all zeros: it has no step")
-        wanted[name] = np.log2(np.sqrt(np.maximum(rows, whole / 64) * whole)) - unit
+        powers[name] = 0.5 * float(np.log2(sizes[name].mean())) - float(np.log2(unit))
 
     def coded(name: str, ratio: float, chosen: slice | NDArray[np.int64]) -> RF8Tensor:
-        bias = np.clip(np.rint(wanted[name][chosen] + ratio), -128, 127).astype(np.int8)
+        bias = row_biases(powers[name] + ratio, sizes[name])[chosen]
         return RF8Tensor(nearest(model.float_tensor(name)[chosen], bias, span), bias)
 
     def mean(ratio: float) -> float:
@@ -108,7 +117,7 @@ def quantize_nearest(
     tensors: dict[str, Float | RF8Tensor] = dict(model.tensors)
     for number, name in enumerate(matrices := model.matrices()):
         progress(name, number, len(matrices))
-        if name in wanted:
+        if name in powers:
             tensors[name] = coded(name, ratio, slice(None))
         else:
             tensors[name] = quantize_matrix(model.float_tensor(name), span=span)
@@ -123,16 +132,21 @@ def at_bits(mean: Callable[[float], float], bits: float, start: float) -> float:
     DataError
         Where it is nowhere.
     """
+    tried: list[tuple[float, float, float]] = []  # how far off, where, what was found
     at = start
     for _ in range(16):
         found = mean(at)
-        if abs(found - bits) < 0.005:
-            return float(at)
+        tried.append((abs(found - bits), at, found))
+        if tried[-1][0] < 0.005:
+            break
         at += float(np.clip(found - bits, -2, 2))
-    raise DataError(
-        f"--bits is {bits:g}, and cannot be had: this model has {found:.2f} where they were looked "
-        "for (1.1 to 7 is what most have)"
-    )
+    off, at, found = min(tried)
+    if off > 0.05:
+        raise DataError(
+            f"--bits is {bits:g}, and cannot be had: the nearest that was found is {found:.2f} "
+            "(1.1 to 7 is what most models allow)"
+        )
+    return at
 
 
 def about_bits(matrix: RF8Tensor, span: int) -> float:

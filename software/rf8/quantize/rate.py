@@ -25,7 +25,7 @@ from rf8.errors import DataError
 from rf8.graph.ir import Graph, Linear
 from rf8.quantize.compensated import PRICE, Grid
 from rf8.quantize.fold import Scales, absorbers
-from rf8.quantize.levels import RATED, about_bits, at_bits, nearest, sampled
+from rf8.quantize.levels import RATED, about_bits, at_bits, nearest, row_biases, sampled
 from rf8.quantize.survey import Survey
 
 
@@ -82,12 +82,7 @@ class Rate:
 
     def grid(self, name: str, coarser: float = 0.0) -> Grid:
         """The grid of a matrix, folded, at steps ``2**coarser`` of what the price makes them."""
-        wanted = self._powers[name] + coarser
-        worth = self._worth[name]
-        bias = np.full(len(worth), np.floor(wanted))
-        coarse = round((wanted - np.floor(wanted)) * len(worth))
-        bias[np.argsort(worth, kind="stable")[:coarse]] += 1
-        return Grid(np.clip(bias, -128, 127).astype(np.int8), PRICE)
+        return Grid(row_biases(self._powers[name] + coarser, self._worth[name]), PRICE)
 
     def room(self, weights: Float, name: str) -> float:
         """How many powers of two the deviation of a matrix is above its step."""
