@@ -44,7 +44,8 @@ def row_biases(wanted: float, worth: NDArray[np.float64]) -> NDArray[np.int8]:
     bias = np.full(len(worth), np.floor(wanted))
     coarse = round((wanted - np.floor(wanted)) * len(worth))
     bias[np.argsort(worth, kind="stable")[:coarse]] += 1
-    return np.clip(bias, -128, 127).astype(np.int8)
+    found: NDArray[np.int8] = np.clip(bias, -128, 127).astype(np.int8)
+    return found
 
 
 def nearest(weights: Float, bias: NDArray[np.int8], span: int) -> NDArray[np.uint8]:
@@ -125,7 +126,8 @@ def quantize_nearest(
 
 
 def at_bits(mean: Callable[[float], float], bits: float, start: float) -> float:
-    """Where ``mean``, which falls by about 1 where its argument grows by 1, is ``bits``.
+    """Where ``mean``, which falls by about 1 where its argument grows by 1, is ``bits``, or as near
+    as steps that are powers of two allow.
 
     Raises
     ------
@@ -141,7 +143,7 @@ def at_bits(mean: Callable[[float], float], bits: float, start: float) -> float:
             break
         at += float(np.clip(found - bits, -2, 2))
     off, at, found = min(tried)
-    if off > 0.05:
+    if off > 0.3:
         raise DataError(
             f"--bits is {bits:g}, and cannot be had: the nearest that was found is {found:.2f} "
             "(1.1 to 7 is what most models allow)"

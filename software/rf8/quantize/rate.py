@@ -9,9 +9,9 @@ the same everywhere, which makes
     step^2 = price / (PRICE * worth * pivot^2)
 
 with one price, in nats of the loss per bit, for all. A row's grid is a power of two. Any other step
-comes from a factor that the operation before a layer takes (`rf8.quantize.fold`), or else from
-rows of two neighbouring powers, the finer one for those whose outputs are worth most. Steps that
-differ from column to column were tried and gain nothing (docs/decisions/0015).
+comes from a factor that the operation before a layer takes (`rf8.quantize.fold`); where it takes
+none, or another matrix's, the nearest power it is. Steps that differ from column to column or from
+row to row were tried and gain nothing (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -67,13 +67,13 @@ class Rate:
                     raise DataError(f"{name}: the calibration text leaves it without effect")
                 wanted[name] = 0.5 * np.log2(price / PRICE / worth) - np.log2(pivot * unit)
             if vector in taking:
-                # The largest matrix gets its step exactly, the others a neighbouring power.
+                # The largest matrix gets its step exactly.
                 largest = max(weights, key=lambda name: model.float_tensor(name).size)
                 beside = wanted[largest] - np.rint(wanted[largest])
                 self.scales[vector] = np.full(model.graph.ops[vector].width, 2.0**beside)
                 wanted = {name: power - beside for name, power in wanted.items()}
                 self._factors |= dict.fromkeys(weights, 2.0**beside)
-            self._powers |= wanted
+            self._powers |= {name: float(np.rint(power)) for name, power in wanted.items()}
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +81,8 @@ class Rate:
         return list(self._powers)
 
     def grid(self, name: str, coarser: float = 0.0) -> Grid:
-        """The grid of a matrix, folded, at steps ``2**coarser`` of what the price makes them."""
+        """The grid of a matrix, folded. ``coarser``: 0, or a mean step of ``2**coarser`` times
+        that, by rows of two powers; the finer one is for those whose outputs are worth most."""
         return Grid(row_biases(self._powers[name] + coarser, self._worth[name]), PRICE)
 
     def room(self, weights: Float, name: str) -> float:
