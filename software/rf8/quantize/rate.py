@@ -55,25 +55,29 @@ class Rate:
         self._worth = survey.worth
         unit = INTEGERS[golden.code.levels(span)[1]] / 16  # a step at bias 0
         self._powers: dict[str, float] = {}
-        self._factors: dict[str, float] = {}
-        readers = _readers(model.graph)
+        self._factors: dict[str, float] = {}  # what folding divides a matrix by
+        shifts: dict[str, float] = {}  # by how many powers rows are multiplied for what comes later
         taking = dict(absorbers(model.graph))
-        for vector, weights in readers.items():
+        for vector, weights in reversed(_readers(model.graph).items()):
             pivot = float(np.exp(np.log(survey.pivots[vector]).mean()))
-            wanted = {}
+            wanted, beside = {}, 0.0
             for name in weights:
                 worth = float(survey.worth[name].mean())
                 if not worth > 0:
                     raise DataError(f"{name}: the calibration text leaves it without effect")
-                wanted[name] = 0.5 * np.log2(price / PRICE / worth) - np.log2(pivot * unit)
+                power = 0.5 * np.log2(price / PRICE / worth) - np.log2(pivot * unit)
+                wanted[name] = power + shifts.get(name, 0.0)
             if vector in taking:
                 # The largest matrix gets its step exactly.
                 largest = max(weights, key=lambda name: model.float_tensor(name).size)
-                beside = wanted[largest] - np.rint(wanted[largest])
+                beside = float(wanted[largest] - np.rint(wanted[largest]))
                 self.scales[vector] = np.full(model.graph.ops[vector].width, 2.0**beside)
-                wanted = {name: power - beside for name, power in wanted.items()}
-                self._factors |= dict.fromkeys(weights, 2.0**beside)
-            self._powers |= {name: float(np.rint(power)) for name, power in wanted.items()}
+                for name, places in taking[vector].places.items():
+                    share = len(np.unique(places)) / len(model.float_tensor(name))
+                    shifts[name] = beside * share
+            for name, power in wanted.items():
+                self._powers[name] = float(np.rint(power - beside))
+                self._factors[name] = 2.0 ** (beside - shifts.get(name, 0.0))
 
     @property
     def names(self) -> list[str]:
@@ -89,7 +93,7 @@ class Rate:
         """How many powers of two the deviation of a matrix is above its step."""
         deviation = float(np.sqrt(np.square(weights, dtype=np.float64).mean()))
         unit = INTEGERS[golden.code.levels(self.span)[1]] / 16
-        factor = self._factors.get(name, 1.0)
+        factor = self._factors[name]
         return float(np.log2(max(deviation, 1e-30) / factor / unit)) - self._powers[name]
 
     def bits(self, model: Model, name: str) -> float:
@@ -97,7 +101,7 @@ class Rate:
         weights = model.float_tensor(name)
         chosen = sampled(weights)
         bias = self.grid(name).bias[chosen]
-        codes = nearest(weights[chosen] / self._factors.get(name, 1.0), bias, self.span)
+        codes = nearest(weights[chosen] / self._factors[name], bias, self.span)
         return about_bits(RF8Tensor(codes, bias), self.span) * weights.size
 
 

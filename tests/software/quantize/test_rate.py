@@ -12,9 +12,13 @@ from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.checkpoint.model import RF8Tensor
 from rf8.errors import DataError
 from rf8.evaluation.samples import sample
+from rf8.graph.ir import Linear
 from rf8.quantize.calibrated import quantize_compensated
 from rf8.quantize.compensated import PRICE, Grid, compensate
+from rf8.quantize.fold import fold
 from rf8.quantize.levels import coded_bits, coded_mean, nearest, quantize_nearest
+from rf8.quantize.rate import Rate
+from rf8.quantize.survey import survey
 
 IDS = torch.randint(101, (30 * 24,), generator=torch.Generator().manual_seed(5))
 
@@ -85,3 +89,24 @@ def test_bits_that_cannot_be_had(bits):
         quantize_compensated(model, IDS, bits=bits)
     with pytest.raises(DataError, match=f"--bits is {bits}, and cannot be had"):
         quantize_nearest(model, bits)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_steps_follow_the_price_once_factors_are_folded(kind):
+    """The step of a matrix over what the rule makes of it: 1 where a factor was free, and within a
+    root of two elsewhere. Folding changes what errors cost as much as it changes weights."""
+    model = from_transformers(sample(kind), kind)
+    price = 1e-7
+    rate = Rate(model, survey(model, IDS[:96].view(4, 24)), 16, price)
+    found = survey(fold(model, rate.scales), IDS[:96].view(4, 24))
+    exact = 0
+    for op in model.graph.ops:
+        if isinstance(op, Linear):
+            pivot = np.exp(np.log(found.pivots[op.x]).mean())
+            for weight, _, _ in op.parts:
+                step = 2.0 * np.exp2(rate.grid(weight).bias.astype(float)).mean()
+                ideal = np.sqrt(price / PRICE / found.worth[weight].mean()) / pivot
+                fused = "c_attn" in weight  # a part of its rows is multiplied
+                assert abs(np.log2(step / ideal)) < (0.85 if fused else 0.505)
+                exact += abs(np.log2(step / ideal)) < 0.01
+    assert exact >= 4
