@@ -41,7 +41,7 @@ def test_compensated(floats, tmp_path):
     ("options", "code", "words"),
     [
         (["--method", "compensated"], 2, "go together"),
-        (["--calibration", TEXT], 2, "go together"),
+        (["--method", "nearest", "--calibration", TEXT], 2, "go together"),
         (["--method", "compensated", "--calibration", "nowhere.txt"], 1, "nowhere.txt"),
         (["--method", "compensated", "--calibration", TEXT.parent / ".gitignore"], 1, "window"),
         (["--method", "best"], 2, "best"),
