@@ -41,10 +41,11 @@ def resolution_loss(embedding: RF8Tensor, drop: int) -> float:
     """Share of the energy of an embedding [V, d], times ``2**-drop``, that rounding to the
     machine's resolution of ``2**-RESULT_FRAC`` takes away: 0 if all is exact, 1 if all is lost."""
     lost = energy = 0.0
-    for first in range(0, len(embedding.codes), 4096):
-        rows = slice(first, first + 4096)
-        exponents = embedding.bias[rows, None].astype(np.int32) + (RESULT_FRAC - drop)
-        values = np.ldexp(VALUES.astype(np.float32)[embedding.codes[rows]], exponents)
+    scale = np.ldexp(1.0, embedding.bias.astype(np.int32) + (RESULT_FRAC - drop))[:, None]
+    for first in range(0, len(embedding.codes), 1024):
+        rows = slice(first, first + 1024)
+        # float64: squares of what is far below the resolution must not vanish.
+        values = VALUES[embedding.codes[rows]] * scale[rows]
         energy += float(np.vdot(values, values))
         values -= np.rint(values)
         lost += float(np.vdot(values, values))

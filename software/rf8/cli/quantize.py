@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +20,7 @@ from rf8.cli.common import JsonOption, ModelArgument, SpanOption, app, check_spa
 from rf8.console import Bar, notes
 from rf8.errors import DataError, UsageError
 from rf8.program.image import Program
-from rf8.quantize.levels import coded_mean, quantize_nearest, rounded_to_levels
+from rf8.quantize.levels import Coded, coded_mean, quantize_nearest, rounded_to_levels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,8 +83,10 @@ def quantize(
         raise UsageError("--bits and --rate say the same: give one of them")
     if bits is not None and (method is Method.paper or not 0 < bits <= 8):
         raise UsageError(f"--bits is {bits:g}, must be above 0 and at most 8, not with paper")
-    if rate is not None and (calibration is None or not rate > 0):
-        raise UsageError("--rate must be positive, and needs --calibration FILE")
+    if rate is not None and (calibration is None or not 0 < rate < math.inf):
+        raise UsageError(
+            f"--rate is {rate:g}, must be positive and finite, and needs --calibration FILE"
+        )
     source = loaded(model)
     reports: list[LayerReport] = []
     if calibration is not None:
@@ -110,8 +113,9 @@ def quantize(
                 source, rounding=rounding, span=span, progress=step
             )
         result.save(output)
-    rows = _rows(source, result, reports)
-    mean = coded_mean(result)
+    linear = rounded_to_levels(result)
+    rows = _rows(source, result, reports, linear)
+    mean = coded_mean(linear.values()) if linear else None
     if as_json:
         found = {"output": str(output), "method": result.method, "bits": mean, "tensors": rows}
         print(json.dumps(found))
@@ -159,11 +163,12 @@ def read_tokens(model: Model | Program, path: Path) -> Tensor:
     return torch.tensor(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def _rows(source: Model, result: Model, reports: list[LayerReport]) -> list[dict[str, Any]]:
+def _rows(
+    source: Model, result: Model, reports: list[LayerReport], linear: dict[str, Coded]
+) -> list[dict[str, Any]]:
     from rf8.quantize import sqnr_db
 
     errors = {r.name: r for r in reports}
-    linear = rounded_to_levels(result)
     rows = []
     for name, tensor in result.tensors.items():
         if isinstance(tensor, RF8Tensor):
@@ -177,7 +182,7 @@ def _rows(source: Model, result: Model, reports: list[LayerReport]) -> list[dict
                 "zeros": float((tensor.codes == 0).mean()),
             }
             if name in linear:
-                row["bits"], row["entropy"] = linear[name]
+                row["bits"], row["entropy"] = linear[name].bits, linear[name].entropy
             if name in errors:
                 row["output_error"] = errors[name].output_error
                 row["nearest_output_error"] = errors[name].nearest_error

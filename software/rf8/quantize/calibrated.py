@@ -220,7 +220,7 @@ def quantize_compensated(
         raise DataError(f"{model.name} is RF8 already: compensated rounding needs the float model")
     graph, blocks = model.graph, _blocks(model.graph, model.name)
     windows = _windows(model, calibration)
-    parts = Parts(state, _fingerprint(model, windows, span) | _asked(bits, price))
+    parts = Parts(state, _fingerprint(model, windows, span, bits, price))
     grids = Grids()
     if bits is not None or price is not None:
         model, grids = _rated(model, windows, span, bits, price, parts, progress)
@@ -396,8 +396,8 @@ def _round(
     tensor = RF8Tensor(codes.numpy(), bias.numpy())
     report = LayerReport(name, relative(decode(codes, bias[:, None].int())), relative(nearest))
     if grid is not None:
-        bits, entropy = coded_bits(tensor, span)
-        report = replace(report, bits=bits, entropy=entropy)
+        coded = coded_bits(tensor, span)
+        report = replace(report, bits=coded.bits, entropy=coded.entropy)
     return tensor, report
 
 
@@ -416,11 +416,10 @@ def _set_weight(block: nn.Module, part: str, tensor: RF8Tensor, turned: bool) ->
     block.get_submodule(part).weight = kept
 
 
-def _fingerprint(model: Model, windows: Tensor, span: int) -> dict[str, Any]:
+def _fingerprint(
+    model: Model, windows: Tensor, span: int, bits: float | None, price: float | None
+) -> dict[str, Any]:
     """What a run must share with another to go on from its state."""
     text = zlib.crc32(windows.numpy().tobytes())
-    return {"weights": model.checksum(), "text": text, "span": span, "version": 2}
-
-
-def _asked(bits: float | None, price: float | None) -> dict[str, Any]:
-    return {} if bits is None and price is None else {"bits": bits, "price": price}
+    asked = {"span": span, "bits": bits, "price": price}
+    return {"weights": model.checksum(), "text": text, **asked, "version": 2}

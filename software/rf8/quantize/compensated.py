@@ -24,6 +24,7 @@ from torch import Tensor
 import golden.code
 from golden.format import INTEGERS, in_span
 from golden.format_torch import decode, encode, row_bias
+from rf8.quantize.levels import nearest
 
 DAMPING = 0.01  # of the mean diagonal of H, added to it: keeps the inverse well-behaved
 SWEEPS = 2  # of coordinate descent; docs/decisions/0004 has what they gain
@@ -99,11 +100,12 @@ def compensate(
     if grid is None:
         rounding.pass_errors_on(wanted)
     else:
-        rounding.nearest(wanted)
+        codes = nearest(wanted, grid.bias, span)
         for _ in range(ROUNDS):
-            rounding.set_price(grid.price, span)
+            rounding.set_price(grid.price, codes, span)
             rounding.pass_errors_on(wanted)
-        rounding.set_price(grid.price, span)
+            codes = rounding.codes()
+        rounding.set_price(grid.price, codes, span)
     for _ in range(SWEEPS):
         rounding.descend(wanted)
     result = torch.empty(weight.shape, dtype=torch.uint8)
@@ -142,22 +144,15 @@ class _Rounding:
         self._prices = np.zeros(len(bias), np.float32)
         self._ranks = np.zeros((len(bias), len(factor)), np.int16)
 
-    def set_price(self, price: float, span: int) -> None:
-        """From now on bits cost something, as many as the best code for what there is has."""
-        table = golden.code.fit(golden.code.histogram(self.codes(), span))
+    def set_price(self, price: float, codes: NDArray[np.uint8], span: int) -> None:
+        """From now on bits cost something, as many as the best code for ``codes`` has."""
+        table = golden.code.fit(golden.code.histogram(codes, span))
         # What has no codeword would need a longer code than all that have one.
         self._bits[:] = golden.code.MAX_LENGTH + 2
         self._bits[: table.size] = table.bits
         step = self._scale * self._values[1]
         pivot = np.exp(-np.log(self._factor.diagonal()).mean())
         self._prices = (price * (step * pivot) ** 2).astype(np.float32)
-
-    def nearest(self, wanted: NDArray[np.float32]) -> None:
-        """Round to nearest."""
-        middles = (self._values[1:] + self._values[:-1]) / 2
-        for row, values in enumerate(wanted):
-            found = np.searchsorted(middles, np.abs(values) / self._scale[row])
-            self._ranks[row] = np.where(values < 0, -found, found)
 
     def pass_errors_on(self, wanted: NDArray[np.float32]) -> None:
         """Round column by column."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ import golden.code
 from golden.format import INTEGERS
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
-from rf8.graph.ir import Linear
+from rf8.graph.ir import Graph, Linear
 from rf8.progress import Progress
 from rf8.quantize.rounding import quantize_matrix
 
@@ -22,14 +23,29 @@ RATED = ("rated", "nearest-rated")
 SAMPLE = 64  # rows of a matrix by which bits are foretold
 
 
-def coded_bits(matrix: RF8Tensor, span: int) -> tuple[float, float]:
-    """Bits of a weight of a matrix of levels: coded by the best table, with that and a byte for
-    each row's bias, and the least that any code of single weights has."""
+class Coded(NamedTuple):
+    """A matrix of ``size`` weights on levels. ``bits``: of a weight, coded by the best table, with
+    that and a byte for each row's bias. ``entropy``: the least that any code of single weights
+    has."""
+
+    bits: float
+    entropy: float
+    size: int
+
+
+def coded_bits(matrix: RF8Tensor, span: int) -> Coded:
+    """What a matrix of levels takes.
+
+    Raises
+    ------
+    ValueError
+        Where a code is no level of the span.
+    """
     counts = golden.code.histogram(matrix.codes, span)
     rows, columns = matrix.codes.shape
     size = golden.code.fit(counts).size_of(counts)
     beside = 8 * rows + 8 * (golden.code.MAX_LENGTH + 1)
-    return (size + beside) / (rows * columns), entropy(counts)
+    return Coded((size + beside) / (rows * columns), entropy(counts), rows * columns)
 
 
 def sampled(matrix: Float) -> NDArray[np.int64]:
@@ -58,23 +74,28 @@ def nearest(weights: Float, bias: NDArray[np.int8], span: int) -> NDArray[np.uin
     return found | np.where(negative, np.uint8(0x80), np.uint8(0))
 
 
-def rounded_to_levels(model: Model) -> dict[str, tuple[float, float]]:
-    """Of a model that was rounded with a rate: name of each matrix of linear layers -> bits of a
-    weight and entropy, as of `coded_bits`. Of others: nothing."""
+def linear_weights(graph: Graph) -> list[str]:
+    """Names of the matrices that linear layers multiply by."""
+    linears = (op for op in graph.ops if isinstance(op, Linear))
+    return [weight for op in linears for weight, _, _ in op.parts]
+
+
+def rounded_to_levels(model: Model) -> dict[str, Coded]:
+    """Of a model that was rounded with a rate: what each matrix of its linear layers takes, by
+    name. Of others: nothing."""
     if model.method not in RATED or model.span is None:
         return {}
-    names = [w for op in model.graph.ops if isinstance(op, Linear) for w, _, _ in op.parts]
-    matrices = {name: model.tensors[name] for name in names}
+    matrices = {name: model.tensors[name] for name in linear_weights(model.graph)}
     return {n: coded_bits(t, model.span) for n, t in matrices.items() if isinstance(t, RF8Tensor)}
 
 
-def coded_mean(model: Model) -> float | None:
-    """Bits of a weight of all linear layers of a model that was rounded with a rate."""
-    found = rounded_to_levels(model)
-    sizes = {name: model.tensors[name].codes.size for name in found}  # type: ignore[union-attr]
-    if not found:
-        return None
-    return sum(found[n][0] * size for n, size in sizes.items()) / sum(sizes.values())
+def coded_mean(found: Iterable[Coded]) -> float:
+    """Bits of a weight in the mean of one matrix or more."""
+    total = size = 0.0
+    for one in found:
+        total += one.bits * one.size
+        size += one.size
+    return total / size
 
 
 def quantize_nearest(
@@ -92,15 +113,15 @@ def quantize_nearest(
     """
     if model.span is not None:
         raise DataError(f"{model.name} is RF8 already: rounding with a rate needs the float model")
-    names = [w for op in model.graph.ops if isinstance(op, Linear) for w, _, _ in op.parts]
-    unit = INTEGERS[golden.code.levels(span)[1]] / 16
+    names = linear_weights(model.graph)
     powers: dict[str, float] = {}
     sizes: dict[str, NDArray[np.float64]] = {}
     for name in names:
         sizes[name] = np.square(model.float_tensor(name), dtype=np.float64).mean(axis=1)
         if not sizes[name].any():
             raise DataError(f"{name} is all zeros: it has no step")
-        powers[name] = 0.5 * float(np.log2(sizes[name].mean())) - float(np.log2(unit))
+        deviation = 0.5 * float(np.log2(sizes[name].mean()))
+        powers[name] = deviation - golden.code.unit_exponent(span)
 
     def coded(name: str, ratio: float, chosen: slice | NDArray[np.int64]) -> RF8Tensor:
         bias = row_biases(powers[name] + ratio, sizes[name])[chosen]
@@ -160,6 +181,6 @@ def about_bits(matrix: RF8Tensor, span: int) -> float:
 
 def entropy(counts: NDArray[np.int64]) -> float:
     """Bits of a weight whose rank occurs ``counts`` times, with its sign, as no code can better."""
-    share = counts[counts > 0] / counts.sum()
-    signs = 1 - counts[0] / counts.sum()
-    return float(signs - (share * np.log2(share)).sum())
+    from rf8.gg.rate import entropy_of  # it imports torch
+
+    return entropy_of(counts) + float(1 - counts[0] / counts.sum())

@@ -19,13 +19,20 @@ from __future__ import annotations
 import numpy as np
 
 import golden.code
-from golden.format import INTEGERS
 from rf8.checkpoint.model import Float, Model, RF8Tensor
 from rf8.errors import DataError
 from rf8.graph.ir import Graph, Linear
 from rf8.quantize.compensated import PRICE, Grid
 from rf8.quantize.fold import Scales, absorbers
-from rf8.quantize.levels import RATED, about_bits, at_bits, nearest, row_biases, sampled
+from rf8.quantize.levels import (
+    RATED,
+    about_bits,
+    at_bits,
+    linear_weights,
+    nearest,
+    row_biases,
+    sampled,
+)
 from rf8.quantize.survey import Survey
 
 
@@ -45,15 +52,15 @@ class Grids:
 class Rate:
     """The steps of a model's linear layers at a price of a bit.
 
-    ``scales``: what `rf8.quantize.fold.fold` is to multiply vectors by. ``price``: in nats of a
-    token's loss.
+    ``price``: in nats of a token's loss. ``scales``: what `rf8.quantize.fold.fold` is to multiply
+    vectors by.
     """
 
     def __init__(self, model: Model, survey: Survey, span: int, price: float) -> None:
-        self.span, self.price = span, price
+        self.span = span
         self.scales: dict[int, Scales] = {}
         self._worth = survey.worth
-        unit = INTEGERS[golden.code.levels(span)[1]] / 16  # a step at bias 0
+        unit = 2.0 ** golden.code.unit_exponent(span)  # a step at bias 0
         self._powers: dict[str, float] = {}
         self._factors: dict[str, float] = {}  # what folding divides a matrix by
         shifts: dict[str, float] = {}  # by how many powers rows are multiplied for what comes later
@@ -92,7 +99,7 @@ class Rate:
     def room(self, weights: Float, name: str) -> float:
         """How many powers of two the deviation of a matrix is above its step."""
         deviation = float(np.sqrt(np.square(weights, dtype=np.float64).mean()))
-        unit = INTEGERS[golden.code.levels(self.span)[1]] / 16
+        unit = 2.0 ** golden.code.unit_exponent(self.span)
         factor = self._factors[name]
         return float(np.log2(max(deviation, 1e-30) / factor / unit)) - self._powers[name]
 
@@ -113,7 +120,7 @@ def find_rate(model: Model, survey: Survey, span: int, bits: float) -> Rate:
     DataError
         Where there is none.
     """
-    sizes = {n: model.float_tensor(n).size for w in _readers(model.graph).values() for n in w}
+    sizes = {name: model.float_tensor(name).size for name in linear_weights(model.graph)}
     # At a price of 1, the mean of log2(deviation / step): that of a Gaussian has 2 bits more.
     first = Rate(model, survey, span, 1.0)
     rooms = {n: first.room(model.float_tensor(n), n) for n in sizes}

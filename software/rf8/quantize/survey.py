@@ -45,7 +45,7 @@ def survey(model: Model, windows: Tensor, progress: Progress = lambda *_: None) 
     as outputs do not depend on each other, a small error e in it costs worth x e^2 / 2 of the loss.
     """
     module = to_transformers(model).requires_grad_(False)
-    windows = windows.reshape(-1, windows.shape[1])[:, :TOKENS]
+    windows = windows[:, :TOKENS]
     linears = {op.module: op for op in model.graph.ops if isinstance(op, Linear)}
     readers: dict[int, list[Linear]] = {}
     for op in linears.values():
@@ -56,7 +56,7 @@ def survey(model: Model, windows: Tensor, progress: Progress = lambda *_: None) 
     for number, vectors in enumerate(batches):
         seen = {readers[v][0].module: v for v in vectors}
         hessians = {v: torch.zeros(n, n) for v, n in vectors.items()}
-        graded = {op.module: op for op in linears.values()} if number == 0 else {}
+        graded = linears if number == 0 else {}
         with _watched(module, seen, hessians, graded, worth):
             for at, window in enumerate(windows):
                 step = number * len(windows) + at
@@ -96,11 +96,10 @@ def _watched(
 ) -> Iterator[None]:
     """Within the block, inputs of the modules ``seen`` are added to ``hessians``, and squared
     derivatives by the outputs of the modules ``graded`` to ``worth``."""
-    base = cast(nn.Module, module.base_model)
+    inner = dict(cast(nn.Module, module.base_model).named_modules())
 
     def part(path: str) -> nn.Module:
-        owner = base if any(path == name for name, _ in base.named_modules()) else module
-        return owner.get_submodule(path)
+        return inner[path] if path in inner else module.get_submodule(path)
 
     def add_input(vector: int) -> Any:
         def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:

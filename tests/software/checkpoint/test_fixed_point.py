@@ -10,7 +10,7 @@ from rf8.quantize import quantize, quantize_matrix
 
 
 @pytest.mark.parametrize("drop", [-3, 0, 2])
-@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5, 1e-8])
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-5, 1e-8, 1e-30])
 def test_share_of_an_embedding_below_the_resolution(size, drop):
     weights = np.random.default_rng(4).normal(0, size, (37, 19)).astype(np.float32)
     coded = quantize_matrix(weights)

@@ -10,7 +10,7 @@ from golden.code import MAX_LENGTH, NOT_A_LEVEL, ranks, steps
 from golden.format import decode
 from rf8.checkpoint.huggingface import from_transformers, to_transformers
 from rf8.evaluation.samples import sample
-from rf8.quantize.levels import coded_mean, nearest, quantize_nearest
+from rf8.quantize.levels import coded_mean, nearest, quantize_nearest, rounded_to_levels
 
 IDS = torch.randint(101, (30 * 24,), generator=torch.Generator().manual_seed(5))
 
@@ -34,7 +34,7 @@ def test_nearest_level():
 def test_without_text_the_nearest_levels(kind, span):
     model = from_transformers(sample(kind), kind)
     result = quantize_nearest(model, 4.5, span=span)
-    assert coded_mean(result) == pytest.approx(4.5, abs=0.1)
+    assert coded_mean(rounded_to_levels(result).values()) == pytest.approx(4.5, abs=0.1)
     with torch.no_grad():
         found, exact = (to_transformers(m)(IDS[None, :20]).logits for m in (result, model))
     assert np.corrcoef(found.flatten(), exact.flatten())[0, 1] > 0.9
@@ -58,6 +58,7 @@ def test_command(tmp_path):
         (["--bits", "9"], "--bits is 9"),
         (["--bits", "4", "--rate", "1e-9"], "give one of them"),
         (["--rate", "1e-9"], "needs --calibration"),
+        (["--rate", "inf", "--calibration", "text.txt"], "--rate is inf, must be positive"),
         (["--bits", "4", "--method", "paper"], "not with paper"),
     ],
 )

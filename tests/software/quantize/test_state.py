@@ -23,6 +23,8 @@ def test_interrupted_run_goes_on(tmp_path):
     assert (state / "survey.npz").exists()
     with pytest.raises(DataError, match="interrupted run with another bits"):
         quantize_compensated(model, IDS, bits=3.0, state=state)
+    with pytest.raises(DataError, match="interrupted run with another bits"):
+        quantize_compensated(model, IDS, state=state)
     again, _ = quantize_compensated(model, IDS, bits=3.5, state=state)
     for name, tensor in whole.tensors.items():
         other = again.tensors[name]
