@@ -61,7 +61,8 @@ def quantize(
     bits: Annotated[
         float | None,
         typer.Option(
-            help="Bits a weight, entropy-coded, that linear layers shall have in the mean"
+            help="Bits a weight that linear layers shall have in the mean, once entropy-coded; "
+            "images hold a byte a weight so far"
         ),
     ] = None,
     rate: Annotated[
