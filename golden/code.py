@@ -33,6 +33,7 @@ MAX_ZERO = 7
 """The last place that zero can have among the levels in order."""
 
 NOT_A_LEVEL = 255
+"""In place of a rank, for codes that have none."""
 
 
 def unit_exponent(span: int) -> int:
@@ -42,7 +43,8 @@ def unit_exponent(span: int) -> int:
 
 @cache
 def levels(span: int) -> NDArray[np.uint8]:
-    """The codes of the levels of a span, without sign, in order of magnitude; read-only."""
+    """The codes of the levels of a span, without sign, uint8 [levels] in order of magnitude;
+    read-only."""
     codes = np.arange(128, dtype=np.uint8)
     unit = 16 << unit_exponent(span)
     found: NDArray[np.uint8] = codes[in_span(codes, span) & (INTEGERS[codes] % unit == 0)]
@@ -52,7 +54,7 @@ def levels(span: int) -> NDArray[np.uint8]:
 
 @cache
 def ranks(span: int) -> NDArray[np.uint8]:
-    """Indexed by code, with or without sign: the rank, or NOT_A_LEVEL; read-only."""
+    """Indexed by code, with or without sign: the rank, or NOT_A_LEVEL; uint8 [256], read-only."""
     found = np.full(256, NOT_A_LEVEL, np.uint8)
     own = levels(span)
     found[own] = np.arange(len(own))
@@ -67,7 +69,7 @@ def steps(span: int) -> NDArray[np.float64]:
 
 
 def histogram(codes: NDArray[np.uint8], span: int) -> NDArray[np.int64]:
-    """How often each rank occurs in ``codes`` (uint8, any shape).
+    """How often each rank occurs in ``codes`` (uint8, any shape), int64 [levels].
 
     Raises
     ------
@@ -123,14 +125,14 @@ class Table:
 
     @cached_property
     def lengths(self) -> NDArray[np.uint8]:
-        """Bits of the codeword of each rank, without the sign."""
+        """Bits of the codeword of each rank, without the sign; uint8 [size]."""
         found = np.empty(self.size, np.uint8)
         found[self.order] = np.repeat(np.arange(1, MAX_LENGTH + 1), self.counts)
         return found
 
     @cached_property
     def codewords(self) -> NDArray[np.uint16]:
-        """The codeword of each rank, its last bit in bit 0."""
+        """The codeword of each rank, its last bit in bit 0; uint16 [size]."""
         free = MAX_LENGTH - np.repeat(np.arange(1, MAX_LENGTH + 1), self.counts)
         starts = np.cumsum(1 << free) - (1 << free)
         found = np.empty(self.size, np.uint16)
@@ -139,7 +141,7 @@ class Table:
 
     @property
     def bits(self) -> NDArray[np.uint8]:
-        """Bits of a weight of each rank, with its sign."""
+        """Bits of a weight of each rank, with its sign; uint8 [size]."""
         return self.lengths + (np.arange(self.size) > 0).astype(np.uint8)
 
     def size_of(self, counts: NDArray[np.int64]) -> int:

@@ -39,7 +39,8 @@ class Survey:
 
 
 def survey(model: Model, windows: Tensor, progress: Progress = lambda *_: None) -> Survey:
-    """Run a float model forward and back on ``windows`` [n, T] of tokens.
+    """Run a float model forward and back on ``windows`` of tokens, int64 [n, T], of each of which
+    the first TOKENS are used.
 
     The worth of an output is the empirical Fisher information about it: to second order, and as far
     as outputs do not depend on each other, a small error e in it costs worth x e^2 / 2 of the loss.
